@@ -1,0 +1,1 @@
+"""Prompt sources, the response format, batches and data modules."""

@@ -1,0 +1,263 @@
+"""The data module of policy fine-tuning: JSONL files in, padded micro-batches out."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from mstar_pl.data.batches import Batch, BatchPlan, MicroBatch, ResumableLoader, plan_epoch
+from mstar_pl.data.collate import Encoder, collate_examples, example_lengths
+from mstar_pl.data.images import verify_images
+from mstar_pl.data.jsonl import read_examples, read_prompts
+from mstar_pl.types import Example, InputError, Prompt
+
+log = logging.getLogger(__name__)
+
+Overlong = Literal["drop", "refuse"]
+
+
+class ExampleSet(Dataset):
+    """Examples that fit into the context, with their lengths in tokens.
+
+    Attributes:
+        examples: The examples.
+        lengths: Tokens of each, prompt and response.
+        response_lengths: Response tokens of each.
+    """
+
+    def __init__(self, examples: list[Example], lengths: list[int], response_lengths: list[int]) -> None:
+        self.examples = examples
+        self.lengths = lengths
+        self.response_lengths = response_lengths
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.examples)
+
+    def __getitems__(self, batch: MicroBatch) -> tuple[list[Example], int]:
+        """Return the examples of a micro-batch and the response tokens of its optimizer step."""
+        return [self.examples[index] for index in batch.indices], batch.step_tokens
+
+
+def fit_context(
+    examples: list[Example], encoder: Encoder, max_length: int, overlong: Overlong, source: str
+) -> ExampleSet:
+    """Measure examples in tokens and keep those that fit; none is ever cut.
+
+    Args:
+        examples: The examples.
+        encoder: LMM adapter that tokenises them.
+        max_length: Most tokens of an example, image tokens and response included.
+        overlong: What becomes of a longer one: `drop` it with a logged count, or `refuse` the data set.
+        source: Name of the data file, for messages.
+
+    Raises:
+        InputError: An example is too long and the policy is `refuse`, or none is left.
+    """
+    kept, lengths, responses = [], [], []
+    for example in tqdm(examples, "measuring lengths", leave=False, delay=2):
+        length = example_lengths(encoder, example)
+        if length["total"] <= max_length:
+            kept.append(example)
+            lengths.append(length["total"])
+            responses.append(length["response"])
+        elif overlong == "refuse":
+            raise InputError(
+                f"{source}: prompt {example.prompt.id!r} has {length['total']} tokens, "
+                f"over max_length {max_length}; raise data.max_length, shorten it, or set data.overlong: drop"
+            )
+    if not kept:
+        raise InputError(
+            f"{source}: every example is over max_length {max_length} tokens; raise data.max_length"
+        )
+    if dropped := len(examples) - len(kept):
+        log.warning(
+            "%s: dropped %d of %d examples over %d tokens", source, dropped, len(examples), max_length
+        )
+    return ExampleSet(kept, lengths, responses)
+
+
+class PolicyDataModule(LightningDataModule):
+    """Training examples and evaluation prompts from JSONL files.
+
+    Everything that can be wrong with the data is found in `setup`, before the first training step.
+
+    Args:
+        train: JSONL file of examples (prompts with `response`) to train on.
+        val: JSONL file of examples whose loss is reported after each epoch.
+        test: JSONL file of labelled prompts that `test` answers greedily and grades.
+        predict: JSONL file of prompts that `predict` answers.
+        batch_size: Examples of one optimizer step over all processes, whatever the hardware. The number of
+            micro-batches that are accumulated follows from it.
+        micro_batch_size: Examples of one forward pass on one process; as many as fit into memory.
+        eval_batch_size: Examples of one forward pass in validation, test and prediction.
+        max_length: Most tokens of an example, image tokens and response included.
+        overlong: What becomes of a longer example: `drop` (counted and logged) or `refuse`. None is ever cut.
+        bucket_steps: Optimizer steps whose examples are sorted by length together; 1 turns bucketing off.
+        num_workers: Processes that decode images and collate; 0 does it in the training process.
+        verify_images: Decode every training image once before training.
+        seed: Seed of the order of the examples.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        predict: str | None = None,
+        batch_size: int = 128,
+        micro_batch_size: int = 1,
+        eval_batch_size: int = 16,
+        max_length: int = 4096,
+        overlong: Overlong = "drop",
+        bucket_steps: int = 16,
+        num_workers: int = 0,
+        verify_images: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.paths = {"train": train, "val": val, "test": test, "predict": predict}
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.eval_batch_size = eval_batch_size
+        self.max_length = max_length
+        self.overlong: Overlong = overlong
+        self.bucket_steps = bucket_steps
+        self.num_workers = num_workers
+        self.verify_images = verify_images
+        self.seed = seed
+        self.example_sets: dict[str, ExampleSet] = {}
+        self.prompt_sets: dict[str, list[Prompt]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read and check the files of a stage.
+
+        Raises:
+            InputError: A file of the stage is missing from the configuration, or something in it is wrong.
+        """
+        if stage == "fit":
+            plan = self._plan()
+            if self.trainer is not None:
+                if self.trainer.accumulate_grad_batches not in (1, plan.accumulation):
+                    raise InputError(
+                        "trainer.accumulate_grad_batches follows from data.batch_size; remove it"
+                    )
+                self.trainer.accumulate_grad_batches = plan.accumulation
+            self._load_examples("train")
+        if stage in ("fit", "validate") and (stage == "validate" or self.paths["val"]):
+            self._load_examples("val")
+        if stage in ("test", "predict"):
+            prompts = read_prompts(self._path(stage))
+            if stage == "test" and (missing := next((p.id for p in prompts if p.answer is None), None)):
+                raise InputError(f"{self._path(stage)}: prompt {missing!r} has no answer to grade against")
+            self._verify(prompts, self._path(stage))
+            self.prompt_sets[stage] = prompts
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Return the loader of this process; its order is a function of seed and epoch."""
+        rank = self.trainer.global_rank if self.trainer else 0
+        data = self.example_sets["train"]
+
+        @lru_cache(maxsize=1)
+        def plan(epoch: int) -> list[MicroBatch]:
+            return plan_epoch(self._plan(), data.lengths, data.response_lengths, self.seed, epoch, rank)
+
+        return ResumableLoader(
+            data,
+            plan,
+            partial(_collate, self._encoder),
+            epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
+            num_workers=self.num_workers,
+            pin_memory=self._pin_memory,
+        )
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Return the validation loader, or nothing where no file is configured."""
+        data = self.example_sets.get("val")
+        if data is None:
+            return []
+        size = self.eval_batch_size
+        batches = [
+            MicroBatch(tuple(range(start, min(start + size, len(data)))), 0)
+            for start in range(0, len(data), size)
+        ]
+        return DataLoader(
+            data,
+            batch_sampler=batches,  # type: ignore[arg-type] # indices are micro-batches here
+            collate_fn=partial(_collate, self._encoder),
+            num_workers=self.num_workers,
+            pin_memory=self._pin_memory,
+        )
+
+    def test_dataloader(self) -> DataLoader:
+        """Return a loader whose batches are lists of prompts; generation decodes and encodes them itself."""
+        return self._prompt_loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return a loader whose batches are lists of prompts."""
+        return self._prompt_loader("predict")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move tensors; lists of prompts stay as they are."""
+        return (
+            batch
+            if isinstance(batch, list)
+            else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        )
+
+    def _prompt_loader(self, stage: str) -> DataLoader:
+        prompts = self.prompt_sets[stage]
+        return DataLoader(prompts, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+
+    def _load_examples(self, split: str) -> None:
+        path = self._path(split)
+        examples = read_examples(path)
+        self._verify([example.prompt for example in examples], path)
+        self.example_sets[split] = fit_context(examples, self._encoder, self.max_length, self.overlong, path)
+
+    def _verify(self, prompts: list[Prompt], path: str) -> None:
+        if self.verify_images and (self.trainer is None or self.trainer.is_global_zero):
+            verify_images(prompts, path)
+
+    def _path(self, split: str) -> str:
+        path = self.paths[split]
+        if path is None:
+            raise InputError(f"data.{split} is not set; give a JSONL file, e.g. --data.{split} FILE")
+        if not Path(path).exists():
+            raise InputError(f"data.{split}: {path}: no such file; check the path")
+        return path
+
+    def _plan(self) -> BatchPlan:
+        try:
+            return BatchPlan(
+                batch_size=self.batch_size,
+                micro_batch_size=self.micro_batch_size,
+                num_processes=self.trainer.world_size if self.trainer else 1,
+                bucket_steps=self.bucket_steps,
+            )
+        except ValueError as error:
+            raise InputError(f"data: {error}") from None
+
+    @property
+    def _encoder(self) -> Encoder:
+        if self.trainer is None:
+            raise RuntimeError(
+                "PolicyDataModule needs the trainer's module, whose LMM adapter encodes the examples"
+            )
+        return self.trainer.lightning_module.lmm  # type: ignore[return-value] # a module with an adapter
+
+    @property
+    def _pin_memory(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+
+def _collate(encoder: Encoder, fetched: tuple[list[Example], int]) -> Batch:
+    examples, step_tokens = fetched
+    return collate_examples(encoder, examples) | {"step_tokens": torch.tensor(step_tokens)}

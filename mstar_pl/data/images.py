@@ -1,0 +1,74 @@
+"""Lazy, checked image loading."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+
+from PIL import Image
+from tqdm import tqdm
+
+from mstar_pl.types import InputError, Prompt
+
+
+def load_image(path: str) -> Image.Image:
+    """Decode an image file to RGB.
+
+    Raises:
+        InputError: The file is missing, truncated, not an image, or larger than Pillow's decompression-bomb
+            limit.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image; check the path in the data file") from None
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise InputError(
+            f"{path}: cannot be read as an image ({error}); replace it or remove its row"
+        ) from None
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Return `(height, width)` of an image file from its header, without decoding it."""
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def verify_images(prompts: Iterable[Prompt], source: str) -> None:
+    """Decode every image once and report the first that fails, before anything expensive starts.
+
+    Args:
+        prompts: The prompts.
+        source: Name of the data file, for messages and the progress bar.
+
+    Raises:
+        InputError: An image cannot be decoded; names the data file, the prompt and the image.
+    """
+    owner = {image: prompt.id for prompt in prompts for image in prompt.images}
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        results = pool.map(_problem, owner)
+        for image, problem in zip(
+            owner, tqdm(results, "checking images", len(owner), leave=False, delay=2), strict=True
+        ):
+            if problem:
+                pool.shutdown(cancel_futures=True)
+                raise InputError(f"{source}: prompt {owner[image]!r}: {problem}")
+
+
+def _problem(path: str) -> str | None:
+    try:
+        load_image(path)
+    except InputError as error:
+        return str(error)
+    return None

@@ -1,0 +1,116 @@
+"""The prompt JSONL format: one prompt (or example) a line, images relative to the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mstar_pl.types import Example, InputError, Prompt
+
+Record = TypeVar("Record")
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Read the prompts of a JSONL file; image paths come back absolute.
+
+    Raises:
+        InputError: The file is missing, empty, or a line is malformed or repeats an id; names file, line and
+            reason.
+    """
+    return _read(Path(path), lambda row, root: _anchor(Prompt.from_json(row), root), lambda prompt: prompt.id)
+
+
+def read_examples(path: str | Path) -> list[Example]:
+    """Read the training examples (prompts with a `response`) of a JSONL file; image paths come back absolute.
+
+    Raises:
+        InputError: As `read_prompts`; also when a line has no response.
+    """
+    # One prompt may have several responses, so ids may repeat here.
+    return _read(Path(path), _example, unique=None)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows under a temporary name and rename: a half-written file is never taken for a whole one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    temporary.replace(path)
+    return path
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `(line number, object)` for each line that is not blank.
+
+    Raises:
+        InputError: The file cannot be read as UTF-8, or a line is not a JSON object.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _object(path, number, line)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; give the JSONL file inside it") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8"
+        ) from None
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise InputError(f"{path}:{number}: not valid JSON ({error}); write one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
+    return row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _read(
+    path: Path, decode: Callable[[dict[str, Any], Path], Record], unique: Callable[[Record], str] | None
+) -> list[Record]:
+    records: list[Record] = []
+    seen: dict[str, int] = {}
+    for number, row in read_rows(path):
+        try:
+            record = decode(row, path.parent)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
+        if unique is not None and (first := seen.setdefault(unique(record), number)) != number:
+            raise InputError(
+                f"{path}:{number}: id {unique(record)!r} was already used in line {first}; ids must be unique"
+            )
+        records.append(record)
+    if not records:
+        raise InputError(f"{path}: no rows; the data set is empty")
+    return records
+
+
+def _example(row: dict[str, Any], root: Path) -> Example:
+    example = Example.from_json(row)
+    return replace(example, prompt=_anchor(example.prompt, root))
+
+
+def _anchor(prompt: Prompt, root: Path) -> Prompt:
+    images = tuple(str((root / image).resolve()) for image in prompt.images)
+    for given, image in zip(prompt.images, images, strict=True):
+        if not os.path.isfile(image):
+            raise ValueError(
+                f"image {given!r} does not exist (looked for {image}); image paths are relative to this file"
+            )
+    return replace(prompt, images=images)
