@@ -1,0 +1,1 @@
+"""Evaluation: grading responses and reporting."""

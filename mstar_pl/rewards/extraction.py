@@ -1,0 +1,108 @@
+"""Finding the final answer in a response by rule (standard library only)."""
+
+from __future__ import annotations
+
+import re
+
+from mstar_pl.rewards.choices import find_choice, letter
+from mstar_pl.rewards.markup import plain
+from mstar_pl.rewards.prose import answer_in_prose, first_sentence, number_in
+from mstar_pl.types import Prompt
+
+_NEXT_TURN = re.compile(
+    r"\n\s*(?:#+\s*)?(?:\*\*)?(?:Question|Human|User|Passage|Hint)\s*\d*\s*:", re.IGNORECASE
+)
+_HEADING = re.compile(r"^[ \t]*#+[ \t]*(?:final[ \t]+)?answer[ \t]*:?[ \t]*", re.IGNORECASE | re.MULTILINE)
+_FINAL = r"final\s+(?:(?:integer|float|list)\s+)?(?:answer|value|result|number)(?:\s+value)?"
+_SUBJECT = rf"(?:answer|option|choice|{_FINAL})"
+_ABOUT = r"(?:\s+(?:to|for|of)\s+(?:the|your|this)\s+(?:question|problem))?"
+_COPULA = r"\s*(?:\*\*)?\s*(?:is\b|would\s+be\b|should\s+be\b|must\s+be\b|=|:)\s*:?(?:\s*\*\*)?\s*:?"
+_PHRASE = re.compile(
+    rf"\b{_SUBJECT}{_ABOUT}{_COPULA}|(?:答案|选项)\s*(?:是|为|应为|[:\uff1a])+", re.IGNORECASE
+)
+_LIST = re.compile(r"\[[^\[\]]*\]")
+
+
+def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) -> str | None:
+    r"""Return the final answer of a response as text, or None if it has none.
+
+    In this order: the text behind the last heading `# Answer`; the last `\boxed{}`; the text behind the last
+    phrase like `answer is`; otherwise whatever the prose says that fits the type of the prompt's answer.
+    Options are returned as their letter.
+
+    Args:
+        response: The text of the response.
+        prompt: The prompt; its question, choices and answer type are used, never its gold answer.
+        cut_run_on: Whether to ignore what follows a next question that the model wrote itself (see
+            `cut_next_turn`).
+
+    >>> prompt = Prompt(id="1", question="How many?", answer_type="integer")
+    >>> extract_answer("So there are 3.\n\n# Answer\n\n**3 apples**", prompt)
+    '3 apples'
+    >>> extract_answer("Nothing to see.", prompt) is None
+    True
+    """
+    text = cut_next_turn(response) if cut_run_on else response.strip()
+    headings = list(_HEADING.finditer(text))
+    if headings:
+        return _under_heading(text[headings[-1].end() :], prompt)
+    if (boxed := last_boxed(text)) is not None:
+        return _typed(boxed, prompt) or plain(boxed) or None
+    for match in reversed(list(_PHRASE.finditer(text))):
+        span = first_sentence(text[match.end() :])
+        if span and (found := _typed(span, prompt)):
+            return found
+    return answer_in_prose(text, prompt)
+
+
+def cut_next_turn(response: str) -> str:
+    r"""Return the response up to a next question that the model wrote itself.
+
+    A model prompted with solved examples may run on and pose, and answer, questions of its own.
+
+    >>> cut_next_turn("The answer is B.\n\nQuestion: What is 1+1?\nThe answer is 2.")
+    'The answer is B.'
+    """
+    match = _NEXT_TURN.search(response)
+    head = response[: match.start()].strip() if match else ""
+    return head or response.strip()
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return the content of the last complete `\boxed{}`, or None.
+
+    >>> last_boxed(r"\boxed{1} so \boxed{\frac{1}{2}}")
+    '\\frac{1}{2}'
+    """
+    for start in reversed([match.end() for match in re.finditer(r"\\f?boxed\s*\{", text)]):
+        depth = 1
+        for end in range(start, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if depth == 0:
+                return text[start:end]
+    return None
+
+
+def _under_heading(tail: str, prompt: Prompt) -> str | None:
+    """Return the answer of a final section, whose first paragraph is the answer as a whole."""
+    if (boxed := last_boxed(tail)) is not None:
+        tail = boxed
+    elif match := _PHRASE.search(tail):
+        tail = tail[match.end() :]
+    span = plain(tail.strip().split("\n\n")[0])
+    if prompt.question_type == "multi_choice":
+        return _typed(span, prompt) or span or None
+    return span.rstrip(".") or None
+
+
+def _typed(span: str, prompt: Prompt) -> str | None:
+    """Return what the span says in the form that the prompt asks for, or None."""
+    if prompt.question_type == "multi_choice":
+        index = find_choice(span, prompt.choices or ())
+        return None if index is None else letter(index)
+    if prompt.answer_type == "list":
+        lists = _LIST.findall(span)
+        return lists[-1] if lists else None
+    if prompt.answer_type == "text":
+        return plain(span).rstrip(".") or None
+    return number_in(span, prompt)
