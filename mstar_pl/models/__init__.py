@@ -1,0 +1,7 @@
+"""LMM adapters, low-rank adaptation and export."""
+
+from mstar_pl.models.families import InternVL, Qwen2_5_VL, adapter_for
+from mstar_pl.models.lmm import GROUPS, LMM, Group
+from mstar_pl.models.lora import LoRA
+
+__all__ = ["GROUPS", "LMM", "Group", "InternVL", "LoRA", "Qwen2_5_VL", "adapter_for"]

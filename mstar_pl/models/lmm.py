@@ -1,0 +1,248 @@
+"""The LMM adapter: all that differs between families of large multimodal models, in one class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from mstar_pl.data.format import QuestionStyle, render_question
+from mstar_pl.data.images import image_size
+from mstar_pl.types import InputError, Prompt
+
+Group = Literal["vision", "projector", "language"]
+GROUPS: tuple[Group, ...] = ("vision", "projector", "language")
+
+EMBEDDED = "embedded"
+EMBEDDED_PATH = Path(__file__).parent / "embedded"
+
+
+class LMM:
+    """Adapter of any model that `AutoModelForImageTextToText` loads and that has a chat template.
+
+    A family overrides the few lines in which it differs; `InternVL` and `Qwen2_5_VL` show how. The adapter
+    holds no
+    weights: `load_model` returns them.
+
+    Args:
+        path: Local folder in the Hugging Face layout, or `embedded` for the small LMM that ships with the
+            package.
+        dtype: Type of the loaded weights, `float32` or `bfloat16`. Weights must be *loaded* in their type:
+            casting a loaded model also casts its rotary frequencies, which shifts log-probabilities.
+        attention: Attention implementation of Transformers: `sdpa`, `eager` or `flash_attention_2`.
+        question_style: How questions are written: `mathvista` with a hint on the answer's form, or `plain`.
+        system_prompt: Text of a system turn, or None for the template's own.
+        processor_options: Options of the processor's call, e.g. `max_patches` or `max_pixels`; training and
+            engine get the same.
+
+    Raises:
+        InputError: The folder does not exist or is not a model folder.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """Values of `model_type` in a `config.json` for which this adapter is chosen."""
+
+    engine_args: ClassVar[dict[str, Any]] = {}
+    """Further arguments of the vLLM engine that the family needs."""
+
+    def __init__(
+        self,
+        path: str = EMBEDDED,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        attention: str = "sdpa",
+        question_style: QuestionStyle = "mathvista",
+        system_prompt: str | None = None,
+        processor_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.path = str(EMBEDDED_PATH if path == EMBEDDED else path)
+        self.dtype = dtype
+        self.attention = attention
+        self.question_style: QuestionStyle = question_style
+        self.system_prompt = system_prompt
+        self.processor_options = dict(processor_options or {})
+        if not (Path(self.path) / "config.json").is_file():
+            raise InputError(
+                f"{self.path}: not a model folder (no config.json); give a local Hugging Face folder"
+            )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Constructor arguments that an export records, so that prompts stay the same."""
+        return {
+            "question_style": self.question_style,
+            "system_prompt": self.system_prompt,
+            "processor_options": self.processor_options,
+        }
+
+    # Loading
+
+    @cached_property
+    def processor(self) -> Any:
+        """Processor of the family, from the model folder."""
+        return AutoProcessor.from_pretrained(self.path, local_files_only=True)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Tokenizer of the processor."""
+        return self.processor.tokenizer
+
+    def load_model(self, device: str | torch.device = "cpu") -> PreTrainedModel:
+        """Return the model with its weights."""
+        model = AutoModelForImageTextToText.from_pretrained(
+            self.path,
+            dtype=getattr(torch, self.dtype),
+            attn_implementation=self.attention,
+            local_files_only=True,
+        )
+        return model.to(torch.device(device))  # type: ignore[arg-type] # typed by a decorator of theirs
+
+    # Prompts and responses
+
+    def render(self, prompt: Prompt) -> str:
+        """Return the prompt in the chat template, one unexpanded placeholder an image."""
+        return self.chat(render_question(prompt, self.question_style), len(prompt.images))
+
+    def chat(self, text: str, num_images: int) -> str:
+        """Return one user turn in the family's chat template, images before the text.
+
+        Placeholders stay unexpanded: the processor, or the engine, replaces each by as many tokens as its
+        image has.
+        """
+        content = [*[{"type": "image"}] * num_images, {"type": "text", "text": text}]
+        system = (
+            [{"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}]
+            if self.system_prompt
+            else []
+        )
+        messages = [*system, {"role": "user", "content": content}]
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def encode(self, texts: Sequence[str], images: Sequence[Sequence[Image]]) -> dict[str, Tensor]:
+        """Return model inputs of prompts, padded on the right.
+
+        Args:
+            texts: B prompts as `render` gives them.
+            images: The images of each prompt.
+
+        Returns:
+            `input_ids` and `attention_mask` of shape (B, P) and the tensors of the images.
+        """
+        nested = [list(row) for row in images] if any(images) else None
+        encoded = self.processor(
+            text=list(texts),
+            images=nested,
+            padding=True,
+            padding_side="right",
+            add_special_tokens=False,
+            return_tensors="pt",
+            **self.processor_options,
+        )
+        return dict(encoded)
+
+    def encode_response(self, response: str) -> list[int]:
+        """Return the tokens of a response and the token that ends the turn."""
+        return [*self.tokenizer.encode(response, add_special_tokens=False), self.end_token_id]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of response tokens, without special tokens."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def num_prompt_tokens(self, prompt: Prompt) -> int:
+        """Return the tokens of a prompt, its image tokens included, from the images' headers alone."""
+        num_text = len(self.tokenizer.encode(self.render(prompt), add_special_tokens=False))
+        if not prompt.images:
+            return num_text
+        sizes = [image_size(image) for image in prompt.images]
+        counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
+        return num_text - len(sizes) + sum(counts["num_image_tokens"])
+
+    # Tokens
+
+    @property
+    def pad_token_id(self) -> int:
+        """Token that fills rows; masked everywhere."""
+        return self.tokenizer.pad_token_id
+
+    @cached_property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Tokens at which generation stops: the end of the turn and what the tokenizer calls the end."""
+        return tuple(dict.fromkeys((self.end_token_id, self.tokenizer.eos_token_id)))
+
+    @cached_property
+    def end_token_id(self) -> int:
+        """Token that the chat template puts behind an assistant's turn; responses end with it."""
+        marker = "MARKER"
+        messages = [
+            {"role": "user", "content": [{"type": "text", "text": "-"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": marker}]},
+        ]
+        text = self.processor.apply_chat_template(messages, tokenize=False)
+        tail = self.tokenizer.encode(text.rpartition(marker)[2].strip(), add_special_tokens=False)
+        return tail[0] if tail else self.tokenizer.eos_token_id
+
+    @cached_property
+    def banned_token_ids(self) -> tuple[int, ...]:
+        """Special tokens that no response may contain, image placeholders above all."""
+        special = {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special}
+        special |= set(getattr(self.processor, "image_token_ids", None) or ())
+        return tuple(sorted(special - set(self.stop_token_ids)))
+
+    # Parts of the model
+
+    def group(self, model: PreTrainedModel, name: str) -> Group:
+        """Return the group of a parameter: vision tower, projector, or language model with its head."""
+        vision, language = _prefixes(model)
+        if name.startswith(vision) and not self.is_projector(name):
+            return "vision"
+        return "language" if name.startswith(language) or name.startswith("lm_head") else "projector"
+
+    def is_projector(self, name: str) -> bool:
+        """Tell whether a parameter inside the vision tower belongs to the projector."""
+        return False
+
+    def freeze(self, model: PreTrainedModel, groups: Iterable[Group]) -> None:
+        """Stop the gradients of the groups.
+
+        Raises:
+            InputError: A group is unknown, or nothing would be trained.
+        """
+        frozen = set(groups)
+        if unknown := frozen - set(GROUPS):
+            raise InputError(f"unknown parameter group {sorted(unknown)[0]!r}; known are {', '.join(GROUPS)}")
+        if frozen == set(GROUPS):
+            raise InputError("all parameter groups are frozen; leave one out of 'freeze'")
+        for name, parameter in model.named_parameters():
+            if self.group(model, name) in frozen:
+                parameter.requires_grad_(False)
+
+    def lora_targets(self, model: PreTrainedModel) -> list[str]:
+        """Return the names of the linear layers of the language model that LoRA adapts by default."""
+        _, language = _prefixes(model)
+        pattern = re.compile(r".*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)")
+        return [
+            name for name, _ in model.named_modules() if name.startswith(language) and pattern.fullmatch(name)
+        ]
+
+    def shard_blocks(self, model: nn.Module) -> list[GradientCheckpointingLayer]:
+        """Return the blocks to shard and to checkpoint: the layers of vision tower and language model."""
+        return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+    def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Yield weights under the names that the engine knows; the same names by default."""
+        yield from named
+
+
+def _prefixes(model: PreTrainedModel) -> tuple[str, str]:
+    """Return the name prefixes of vision tower and language model, with the closing dot."""
+    names = {id(module): name for name, module in model.named_modules()}
+    parts = model.get_encoder(modality="image"), model.get_decoder()
+    vision, language = (f"{names[id(part)]}." for part in parts)
+    return vision, language
