@@ -1,0 +1,1 @@
+"""Rollout engines: where responses are sampled from a policy."""

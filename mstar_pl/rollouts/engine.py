@@ -1,0 +1,61 @@
+"""The protocol that every rollout engine keeps, and the seed of a request."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
+
+
+class RolloutEngine(Protocol):
+    """Sample responses from the policy whose weights were loaded last."""
+
+    def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take over the weights of a policy.
+
+        Args:
+            weights: Names and tensors as the training model's state dict has them.
+            version: Number that each later rollout group records.
+        """
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: SamplingConfig, iteration: int = 0, progress: str = ""
+    ) -> list[RolloutGroup]:
+        """Sample `sampling.num_samples` responses of each prompt.
+
+        The draws of a prompt depend on the run seed, the iteration and the prompt's id, not on order, batch
+        or number of processes.
+
+        Args:
+            prompts: The prompts.
+            sampling: Temperature, number of samples, limits, run seed.
+            iteration: Iteration of the run, part of the seeds.
+            progress: Label of the progress bar; empty shows none.
+
+        Returns:
+            One group a prompt, in the order of the prompts.
+
+        Raises:
+            InputError: An image cannot be read, or a prompt does not fit into the context.
+            RuntimeError: No weights were loaded.
+        """
+
+    def sleep(self) -> None:
+        """Free the accelerator's memory; weights are lost until the next `load_policy`."""
+
+    def wake(self) -> None:
+        """Take the memory back; `load_policy` must follow before `generate`."""
+
+
+def request_seed(run_seed: int, iteration: int, prompt_id: str) -> int:
+    """Return the seed of one request, a hash of run seed, iteration and prompt id.
+
+    >>> request_seed(0, 0, "a") == request_seed(0, 0, "a") != request_seed(0, 1, "a")
+    True
+    """
+    digest = hashlib.sha256(f"{run_seed}/{iteration}/{prompt_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1

@@ -1,0 +1,155 @@
+"""The vLLM rollout engine; the only file that imports vLLM."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+# In one process with the trainer: weights are handed over in memory, and nothing is left behind on a kill.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+from vllm import LLM, RequestOutput, SamplingParams
+
+from mstar_pl.data.images import load_image
+from mstar_pl.models import LMM
+from mstar_pl.rollouts.engine import request_seed
+from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup, SamplingConfig
+
+# Its CPU worker binds threads once, then warns of every later attempt to set their number, its own included.
+logging.getLogger("vllm.v1.worker.cpu_worker").addFilter(
+    lambda record: "set_num_threads" not in record.getMessage()
+)
+
+
+class VLLMEngine:
+    """Generate with vLLM in this process.
+
+    It refuses to generate until `load_policy` gave it weights, and yet starts from those in the adapter's
+    folder: dummy ones would also fill buffers that the engine derives from the configuration, such as
+    Qwen2.5-VL's pixel normalisation, which no later sync restores.
+
+    Args:
+        lmm: Adapter of the policy; its folder gives configuration and processor.
+        max_model_len: Most tokens of prompt and response together.
+        max_num_seqs: Most responses in flight.
+        max_num_batched_tokens: Tokens of one engine step; large enough that prompts scheduled together are
+            not split, which would make seeded draws depend on the batch.
+        gpu_memory_utilization: Share of the GPU's memory for weights and KV cache.
+        cpu_kv_cache_gib: KV cache on a machine without a GPU, in GiB.
+        max_images: Most images of a prompt.
+        tensor_parallel_size: GPUs that share one engine.
+    """
+
+    def __init__(
+        self,
+        lmm: LMM,
+        max_model_len: int = 4096,
+        max_num_seqs: int = 256,
+        max_num_batched_tokens: int = 16384,
+        gpu_memory_utilization: float = 0.5,
+        cpu_kv_cache_gib: int = 1,
+        max_images: int = 1,
+        tensor_parallel_size: int = 1,
+    ) -> None:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cpu_kv_cache_gib))
+        self.lmm = lmm
+        self.max_model_len = max_model_len
+        self.max_images = max_images
+        self._version: int | None = None
+        options: dict[str, Any] = dict(lmm.engine_args)
+        processor_options = {**options.pop("mm_processor_kwargs", {}), **lmm.processor_options}
+        self._llm = LLM(
+            lmm.path,
+            dtype=lmm.dtype,
+            enforce_eager=not torch.cuda.is_available(),
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max(max_num_batched_tokens, max_model_len),
+            gpu_memory_utilization=gpu_memory_utilization,
+            tensor_parallel_size=tensor_parallel_size,
+            limit_mm_per_prompt={"image": max_images, "video": 0},
+            mm_processor_kwargs=processor_options or None,
+            disable_log_stats=True,
+            **options,
+        )
+
+    def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take over weights and drop every cache that was computed with the old ones; see `RolloutEngine`."""
+        named = self.lmm.engine_weights(weights)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
+        self._llm.reset_prefix_cache()
+        self._llm.llm_engine.reset_mm_cache()
+        self._llm.llm_engine.reset_encoder_cache()
+        self._version = version
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: SamplingConfig, iteration: int = 0, progress: str = ""
+    ) -> list[RolloutGroup]:
+        """Sample responses, K a request, so that an image is encoded once; see `RolloutEngine`."""
+        if self._version is None:
+            raise RuntimeError("no weights: call load_policy before generate")
+        version = self._version
+        outputs = self._llm.generate(
+            [self._request(prompt, sampling.max_tokens) for prompt in prompts],  # type: ignore[arg-type]
+            [self._params(prompt, sampling, iteration) for prompt in prompts],
+            use_tqdm=bool(progress),
+        )
+        return [_group(prompt, output, version) for prompt, output in zip(prompts, outputs, strict=True)]
+
+    def sleep(self) -> None:
+        """Free the GPU's memory, weights and KV cache; without effect where vLLM has no sleep mode."""
+        if self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode:
+            self._llm.sleep(level=2)
+        self._version = None
+
+    def wake(self) -> None:
+        """Take the GPU's memory back; `load_policy` must follow."""
+        if self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode:
+            self._llm.wake_up()
+
+    def _request(self, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
+        if len(prompt.images) > self.max_images:
+            raise InputError(
+                f"prompt {prompt.id!r} has {len(prompt.images)} images; raise the engine's max_images"
+            )
+        if (length := self.lmm.num_prompt_tokens(prompt)) + max_tokens > self.max_model_len:
+            raise InputError(
+                f"prompt {prompt.id!r}: {length} prompt tokens and max_tokens {max_tokens} exceed "
+                f"the context of {self.max_model_len}; raise max_model_len or lower max_tokens"
+            )
+        # Unexpanded text: the engine expands each placeholder itself, a second expansion would go unnoticed.
+        request: dict[str, Any] = {"prompt": self.lmm.render(prompt)}
+        if prompt.images:
+            request["multi_modal_data"] = {"image": [load_image(image) for image in prompt.images]}
+        return request
+
+    def _params(self, prompt: Prompt, sampling: SamplingConfig, iteration: int) -> SamplingParams:
+        return SamplingParams(
+            n=sampling.num_samples,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=request_seed(sampling.seed, iteration, prompt.id),
+            stop_token_ids=list(self.lmm.stop_token_ids),
+            logit_bias=dict.fromkeys(self.lmm.banned_token_ids, -100.0),
+        )
+
+
+def _group(prompt: Prompt, output: RequestOutput, version: int) -> RolloutGroup:
+    reasons: dict[str | None, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
+    return RolloutGroup(
+        prompt=prompt,
+        prompt_token_ids=tuple(output.prompt_token_ids or ()),
+        rollouts=tuple(
+            Rollout(text=one.text, token_ids=tuple(one.token_ids), finish_reason=reasons[one.finish_reason])
+            for one in output.outputs
+        ),
+        weight_version=version,
+    )
