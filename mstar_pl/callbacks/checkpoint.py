@@ -1,0 +1,96 @@
+"""A checkpoint from which training goes on exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from mstar_pl.types import InputError
+
+
+class ResumeCheckpoint(ModelCheckpoint):
+    """Keep one checkpoint, `last.ckpt`, from which `fit --ckpt_path last` goes on exactly.
+
+    It is written at the end of each epoch and, if wanted, every few optimizer steps, but then only between
+    two optimizer steps inside an epoch: a checkpoint between accumulated micro-batches, or on the last batch
+    of an epoch, would lose batches or hooks on resumption. Random-number states are kept with it.
+
+    Args:
+        every_n_steps: Optimizer steps between checkpoints inside an epoch; 0 saves at epoch ends only.
+        dirpath: Folder; default is `checkpoints` under the trainer's `default_root_dir`.
+    """
+
+    def __init__(self, every_n_steps: int = 0, dirpath: str | None = None) -> None:
+        super().__init__(dirpath=dirpath, save_last=True, save_top_k=0)
+        if every_n_steps < 0:
+            raise InputError("every_n_steps must be 0 (epoch ends only) or more")
+        self.every_n_steps = every_n_steps
+        self._rng_states: dict[str, torch.Tensor] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Return one key for all intervals and subclasses, which may change on resumption."""
+        return ResumeCheckpoint.__qualname__
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder, and refuse `max_steps`, which makes epoch-end checkpoints lose steps."""
+        if stage == "fit" and trainer.max_steps != -1:
+            raise InputError(
+                "trainer.max_steps cannot be resumed exactly; remove it and set trainer.max_epochs"
+            )
+        if self.dirpath is None:
+            self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put back the random-number states of a resumed run, after all that draws numbers on the way."""
+        super().on_train_start(trainer, pl_module)
+        if self._rng_states:
+            torch.set_rng_state(self._rng_states["cpu"])
+            if "cuda" in self._rng_states and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self._rng_states["cuda"])
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save every `every_n_steps` optimizer steps, between two of them."""
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
+        if self.every_n_steps and between_steps and trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after each epoch, validation included."""
+        self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save nothing here; the epoch's end follows."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save nothing here; the last epoch's end came before."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the random-number states."""
+        states = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            states["cuda"] = torch.cuda.get_rng_state()
+        return states
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the random-number states until training starts."""
+        self._rng_states = dict(state_dict)
+
+    def _save(self, trainer: Trainer) -> None:
+        if self._should_skip_saving_checkpoint(trainer):
+            return
+        assert self.dirpath is not None
+        trainer.save_checkpoint(str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"))
+        self._last_global_step_saved = trainer.global_step

@@ -1,0 +1,95 @@
+"""Tables of accuracy by task, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mstar_pl.evaluation.grading import GradeReport
+from mstar_pl.metrics.intervals import Interval, paired_difference
+
+ABBREVIATIONS = {
+    "figure question answering": "FQA",
+    "geometry problem solving": "GPS",
+    "math word problem": "MWP",
+    "textbook question answering": "TQA",
+    "visual question answering": "VQA",
+}
+"""MathVista's short names of its tasks."""
+
+
+def accuracy_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return a Markdown table: rows are tasks, columns evaluations, cells percent with 95 % interval.
+
+    Args:
+        columns: By column title, what `mstar_pl.evaluation.evaluate.summarise` returns.
+
+    >>> row = {"mean": 0.5, "low": 0.4, "high": 0.6, "num": 100, "undecided": 0, "truncated": 1}
+    >>> print(accuracy_table({"base": {"all": row, "geometry problem solving": row}}))
+    | task | prompts | base                |
+    |------|---------|---------------------|
+    | ALL  | 100     | 50.0 (40.0 to 60.0) |
+    | GPS  | 100     | 50.0 (40.0 to 60.0) |
+    """
+    first = next(iter(columns.values()))
+    rows = [["task", "prompts", *columns]]
+    for task in first:
+        cells = [_cell(column.get(task)) for column in columns.values()]
+        rows.append(
+            ["ALL" if task == "all" else ABBREVIATIONS.get(task, task), str(first[task]["num"]), *cells]
+        )
+    return markdown(rows)
+
+
+def grade_table(report: GradeReport) -> str:
+    """Return the table of a graded file, with the counts that an accuracy cannot be read without."""
+    rows = [["task", "correct", "wrong", "undecided", "accuracy"]]
+    for task, count in {"ALL": report.total, **report.tasks}.items():
+        accuracy = "-" if count.accuracy is None else f"{100 * count.accuracy:.1f}"
+        numbers = (count.correct, count.wrong, count.undecided)
+        rows.append([ABBREVIATIONS.get(task, task), *map(str, numbers), accuracy])
+    notes = (
+        f"rules: {report.rules}; no answer found in {report.num_empty}; not answered: {report.num_missing}"
+    )
+    return f"{markdown(rows)}\n{notes}"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a Markdown table, the first one as its head, columns aligned.
+
+    >>> print(markdown([["a", "b"], ["1", "22"]]))
+    | a | b  |
+    |---|----|
+    | 1 | 22 |
+    """
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    lines = [
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
+        for row in rows
+    ]
+    lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    return "\n".join(lines)
+
+
+def paired_gain(before: Mapping[str, str], after: Mapping[str, str]) -> Interval:
+    """Return the gain in accuracy over the prompts that both evaluations decided, with its paired interval.
+
+    Args:
+        before: Outcome by prompt id of the evaluation compared with.
+        after: Outcome by prompt id of the evaluation.
+
+    Raises:
+        ValueError: The two have no decided prompt in common.
+    """
+    both = [key for key in before if key in after and "undecided" not in (before[key], after[key])]
+    if not both:
+        raise ValueError("the two evaluations have no decided prompt in common")
+    return paired_difference(
+        [after[key] == "correct" for key in both], [before[key] == "correct" for key in both]
+    )
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None or entry["mean"] is None:
+        return "-"
+    return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * entry[key] for key in ("mean", "low", "high")))

@@ -1,0 +1,156 @@
+"""Supervised fine-tuning of a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.plugins.precision import HalfPrecision
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+from transformers import PreTrainedModel
+
+from mstar_pl.data.batches import Batch
+from mstar_pl.data.collate import IGNORE
+from mstar_pl.models import LMM, Group, LoRA
+from mstar_pl.rewards import grade
+from mstar_pl.rollouts.transformers_engine import TransformersEngine
+from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
+
+
+class PolicyModule(LightningModule):
+    """Train an LMM on responses: next-token loss on response tokens only (arXiv 2412.17451, section 2).
+
+    The loss of an optimizer step is the mean over all its response tokens, however the step is cut into
+    micro-batches and processes.
+
+    Args:
+        lmm: Adapter of the LMM family and its weights.
+        optimizer: Optimizer; the default is AdamW with the paper's constant learning rate of 1e-6.
+        lr_scheduler: Learning-rate schedule, stepped once an optimizer step. Give explicit horizons, e.g.
+            `torch.optim.lr_scheduler.LinearLR` with `total_iters` for a warm-up that then stays constant.
+        freeze: Parameter groups that are not trained: `vision`, `projector`, `language`.
+        lora: Train low-rank updates of the language model; None trains all parameters that are not frozen.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        sampling: How `test` and `predict` generate.
+
+    Raises:
+        InputError: `lora` and `freeze` contradict each other.
+    """
+
+    model: PreTrainedModel | PeftModel
+
+    def __init__(
+        self,
+        lmm: LMM,
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-6, weight_decay=0.0),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        freeze: list[Group] | None = None,
+        lora: LoRA | None = None,
+        gradient_checkpointing: bool = False,
+        sampling: SamplingConfig | None = None,
+    ) -> None:
+        super().__init__()
+        if lora is not None and freeze:
+            raise InputError("model.lora freezes all weights below the updates; remove model.freeze")
+        self.lmm = lmm
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.freeze_groups = list(freeze or ())
+        self.lora = lora
+        self.gradient_checkpointing = gradient_checkpointing
+        self.sampling = sampling or SamplingConfig()
+        self.val_loss = MeanMetric()
+        self.val_accuracy = MeanMetric()
+        self.test_accuracy = MeanMetric()
+
+    def configure_model(self) -> None:
+        """Load the weights, freeze groups and add low-rank updates; a second call does nothing."""
+        if hasattr(self, "model"):
+            return
+        if isinstance(self.trainer.precision_plugin, HalfPrecision):
+            raise InputError(
+                f"trainer.precision {self.trainer.precision} casts the rotary frequencies of the model; "
+                "use bf16-mixed, or 32-true with model.lmm.init_args.dtype: bfloat16"
+            )
+        model = self.lmm.load_model()
+        self.lmm.freeze(model, self.freeze_groups)
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Transformers loads in evaluation mode, and Lightning restores each module's mode after validation.
+        self.model = (self.lora.apply(self.lmm, model) if self.lora else model).train()
+
+    def configure_optimizers(self) -> Any:
+        """Build optimizer and schedule over the parameters that are trained."""
+        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return loss, hit and label of every position that carries loss.
+
+        Args:
+            batch: What `mstar_pl.data.collate.collate_examples` returns; T tokens a row.
+
+        Returns:
+            `losses_N` (nats, float32), `hits_N` (whether the most likely token is the label) and `labels_N`,
+            for the N response tokens of the batch.
+        """
+        inputs = {key: value for key, value in batch.items() if key not in ("labels", "step_tokens")}
+        labels_BT = batch["labels"]
+        # Logits only from the first response token on: the head is the largest layer, the prompt the longest
+        # part.
+        first = int((labels_BT != IGNORE).any(0).int().argmax())
+        width = labels_BT.shape[1] - first + 1
+        logits_BWV = self.model(**inputs, use_cache=False, logits_to_keep=width).logits[:, :-1]
+        labels_BW = labels_BT[:, first:]
+        mask_BW = labels_BW != IGNORE
+        logits_NV, labels_N = logits_BWV[mask_BW].float(), labels_BW[mask_BW]
+        return (
+            cross_entropy(logits_NV, labels_N, reduction="none"),
+            logits_NV.argmax(-1) == labels_N,
+            labels_N,
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return this micro-batch's share of the optimizer step's mean loss."""
+        losses_N, _, _ = self.token_losses(batch)
+        self.log("train/loss", losses_N.detach().mean(), prog_bar=True, batch_size=losses_N.shape[0])
+        # Lightning divides by the accumulated micro-batches and the strategy averages over processes.
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return losses_N.sum() * scale / batch["step_tokens"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the mean loss of a response token and the share predicted right, given those before it."""
+        losses_N, hits_N, _ = self.token_losses(batch)
+        self.val_loss.update(losses_N)
+        self.val_accuracy.update(hits_N.float())
+        self.log("val/loss", self.val_loss, prog_bar=True)
+        self.log("val/token_accuracy", self.val_accuracy)
+
+    def test_step(self, batch: list[Prompt], batch_idx: int) -> None:
+        """Answer prompts with the configured sampling and log the share of correct responses."""
+        for group in self.answer(batch):
+            grades = [grade(rollout.text, group.prompt).outcome for rollout in group.rollouts]
+            self.test_accuracy.update(sum(outcome == "correct" for outcome in grades) / len(grades))
+        self.log("test/accuracy", self.test_accuracy, batch_size=len(batch))
+
+    def predict_step(self, batch: list[Prompt], batch_idx: int) -> list[dict[str, Any]]:
+        """Answer prompts with the configured sampling and return one row a response."""
+        return [
+            {"id": group.prompt.id, "response": rollout.text, "finish_reason": rollout.finish_reason}
+            for group in self.answer(batch)
+            for rollout in group.rollouts
+        ]
+
+    def answer(self, prompts: list[Prompt]) -> list[RolloutGroup]:
+        """Answer prompts with the weights as they are, in this process."""
+        return TransformersEngine(self.lmm, self.model, batch_size=len(prompts)).generate(
+            prompts, self.sampling
+        )

@@ -1,0 +1,100 @@
+"""Evaluation: chunks that survive an interruption, summaries, tables."""
+
+import json
+
+import pytest
+
+from mstar_pl.evaluation import evaluate as module
+from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, summarise, write_results
+from mstar_pl.evaluation.table import accuracy_table, paired_gain
+from mstar_pl.models import adapter_for
+from mstar_pl.rollouts.transformers_engine import TransformersEngine
+from mstar_pl.types import InputError, SamplingConfig
+
+GREEDY = SamplingConfig(max_tokens=6)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class CountingEngine(TransformersEngine):
+    """The real engine, which counts prompts and may stop after some chunks."""
+
+    seen = 0
+    stop_after = None
+
+    def generate(self, prompts, *args, **kwargs):
+        if self.stop_after is not None and self.seen >= self.stop_after:
+            raise Interrupted
+        self.seen += len(prompts)
+        return super().generate(prompts, *args, **kwargs)
+
+
+@pytest.fixture
+def engine(internvl_folder):
+    lmm = adapter_for(internvl_folder)
+    return CountingEngine(lmm, lmm.load_model())
+
+
+def test_interrupted_evaluation_goes_on_and_gives_the_same(engine, prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 3)
+    (tmp_path / "whole").mkdir()
+    whole = answer_prompts(engine, prompts, GREEDY, "default", tmp_path / "whole", "f")
+    engine.seen, engine.stop_after = 0, 6
+    with pytest.raises(Interrupted):
+        answer_prompts(engine, prompts, GREEDY, "default", tmp_path, "f")
+    with (tmp_path / PARTIAL).open("a") as file:
+        file.write('{"id": "p6", "resp')  # a line cut off by a kill
+    engine.seen, engine.stop_after = 0, None
+    assert answer_prompts(engine, prompts, GREEDY, "default", tmp_path, "f") == whole
+    assert engine.seen == 2, "only what was missing is generated"
+
+
+def test_partial_results_of_other_settings_are_set_aside(engine, prompts, tmp_path):
+    answer_prompts(engine, prompts[:2], GREEDY, "default", tmp_path, "old")
+    engine.seen = 0
+    answer_prompts(engine, prompts[:2], GREEDY, "default", tmp_path, "new")
+    assert engine.seen == 2
+    kept = (tmp_path / "responses.partial.stale.jsonl").read_text().splitlines()
+    assert json.loads(kept[0]) == {"fingerprint": "old"}
+    assert len(kept) == 3
+
+
+def rows(*outcomes, task="all"):
+    return [
+        {"id": str(index), "task": task, "outcome": outcome, "finish_reason": "stop"}
+        for index, outcome in enumerate(outcomes)
+    ]
+
+
+def test_undecided_is_counted_and_not_wrong():
+    summary = summarise(rows("correct", "wrong", "undecided", "correct"))["all"]
+    assert summary["mean"] == pytest.approx(2 / 3)
+    assert summary["undecided"] == 1
+    assert summary["num"] == 4
+    assert 0 <= summary["low"] <= summary["mean"] <= summary["high"] <= 1
+
+
+def test_table_has_a_row_for_all_and_each_task():
+    summary = summarise(rows("correct", task="visual question answering") + rows("wrong", task="own task"))
+    lines = accuracy_table({"x": summary}).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["ALL", "own task", "VQA"]
+
+
+def test_gain_is_paired_over_common_prompts():
+    before = {"a": "wrong", "b": "wrong", "c": "correct", "d": "undecided"}
+    after = {"a": "correct", "b": "wrong", "c": "correct", "d": "correct", "e": "correct"}
+    assert paired_gain(before, after).mean == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="no decided prompt in common"):
+        paired_gain({"a": "wrong"}, {"b": "wrong"})
+
+
+def test_results_are_read_back(tmp_path):
+    (tmp_path / PARTIAL).write_text("")
+    results = write_results(tmp_path, rows("correct", "wrong"), {"policy": "x"})
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert read_outcomes(tmp_path) == {"0": "correct", "1": "wrong"}
+    assert not (tmp_path / PARTIAL).exists()
+    with pytest.raises(InputError, match="finished evaluation"):
+        read_outcomes(tmp_path / "nowhere")

@@ -1,0 +1,211 @@
+"""Policy fine-tuning through the real Trainer: loss, determinism, exact resumption, refusals."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from mstar_pl.callbacks import PolicyExport, ResponseWriter, ResumeCheckpoint
+from mstar_pl.data.collate import collate_examples
+from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.jsonl import write_jsonl
+from mstar_pl.models import LoRA, adapter_for
+from mstar_pl.modules import PolicyModule
+from mstar_pl.types import InputError, SamplingConfig
+
+
+@pytest.fixture(scope="module")
+def train_file(tmp_path_factory, examples):
+    """20 steps of 2 examples: 40 rows, ids repeated, as several responses of a prompt are."""
+    rows = [examples[index % len(examples)].to_json() for index in range(40)]
+    return str(write_jsonl(tmp_path_factory.mktemp("data") / "train.jsonl", rows))
+
+
+def adamw(params):
+    return torch.optim.AdamW(params, lr=1e-3)
+
+
+def warm_up(optimizer):
+    return torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=15)
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+class StopAfter(ResumeCheckpoint):
+    """End the run right after a checkpoint inside an epoch."""
+
+    def on_train_batch_end(self, trainer, *args):
+        super().on_train_batch_end(trainer, *args)
+        if trainer.global_step == self.every_n_steps and not trainer.is_last_batch:
+            raise Killed
+
+
+def run(
+    folder, root, train_file, *, callback=None, ckpt_path=None, data=None, module=None, **trainer_options
+):
+    """Train 10 steps of 4 examples an epoch, in micro-batches of 2."""
+    seed_everything(0)
+    module = {"optimizer": adamw, "lr_scheduler": warm_up} | (module or {})
+    policy = PolicyModule(adapter_for(folder, question_style="plain"), **module)
+    datamodule = PolicyDataModule(
+        **{"train": train_file, "val": train_file, "batch_size": 4, "micro_batch_size": 2} | (data or {})
+    )
+    options = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "gradient_clip_val": 1.0,
+        "logger": False,
+    } | trainer_options
+    trainer = Trainer(
+        default_root_dir=root,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[callback or ResumeCheckpoint()],
+        **options,
+    )
+    trainer.fit(policy, datamodule, ckpt_path=ckpt_path)
+    return policy, trainer
+
+
+def state(policy, trainer):
+    optimizer = trainer.optimizers[0].state_dict()
+    moments = {(i, key): value for i, entry in optimizer["state"].items() for key, value in entry.items()}
+    rates = [group["lr"] for group in optimizer["param_groups"]]
+    return policy.state_dict(), moments, rates, trainer.global_step
+
+
+def assert_same(first, second):
+    for left, right in zip(first, second, strict=True):
+        if isinstance(left, dict):
+            assert left.keys() == right.keys()
+            assert all(torch.equal(torch.as_tensor(left[key]), torch.as_tensor(right[key])) for key in left)
+        else:
+            assert left == right
+
+
+def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_is_not(
+    internvl_folder, train_file, tmp_path
+):
+    first = state(*run(internvl_folder, tmp_path / "a", train_file))
+    assert_same(first, state(*run(internvl_folder, tmp_path / "b", train_file)))
+    other, _ = run(internvl_folder, tmp_path / "c", train_file, data={"seed": 1})
+    assert not torch.equal(other.model.lm_head.weight, first[0]["model.lm_head.weight"])
+
+
+@pytest.mark.parametrize(
+    "module", [{}, {"lora": LoRA(rank=2, dropout=0.1)}], ids=["full", "lora with dropout"]
+)
+@pytest.mark.parametrize("steps", [3, 10, 13])
+def test_resumed_run_equals_the_uninterrupted_one(internvl_folder, train_file, tmp_path, steps, module):
+    """20 steps in 2 epochs; stopped inside the first, at its end, and inside the second."""
+    whole = state(*run(internvl_folder, tmp_path / "whole", train_file, module=module))
+    assert whole[3] == 20
+    root = tmp_path / "stopped"
+    if steps == 10:
+        run(internvl_folder, root, train_file, module=module, max_epochs=1)
+    else:
+        with pytest.raises(Killed):
+            run(internvl_folder, root, train_file, module=module, callback=StopAfter(every_n_steps=steps))
+    assert_same(state(*run(internvl_folder, root, train_file, ckpt_path="last", module=module)), whole)
+
+
+def test_gradient_does_not_depend_on_the_micro_batches(internvl_folder, train_file, tmp_path):
+    """Responses differ in length: a mean of means would weigh their tokens differently."""
+    sgd = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.1), "lr_scheduler": None}
+    heads = []
+    for size in (1, 2, 4):
+        data = {"micro_batch_size": size, "bucket_steps": 1}
+        policy, _ = run(
+            internvl_folder, tmp_path / str(size), train_file, data=data, module=sgd, max_epochs=1
+        )
+        heads.append(policy.model.lm_head.weight.detach())
+    torch.testing.assert_close(heads[0], heads[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(heads[2], heads[1], rtol=1e-4, atol=1e-5)
+
+
+def test_loss_is_on_response_tokens_only(family_folder, examples):
+    """Against the definition: cross entropy of each response token given everything before it."""
+    policy = PolicyModule(adapter_for(family_folder, question_style="plain"))
+    policy.model = policy.lmm.load_model()
+    batch = collate_examples(policy.lmm, examples)
+    with torch.no_grad():
+        losses, _, labels = policy.token_losses(batch)
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        log_probs = policy.model(**inputs).logits.log_softmax(-1)
+    expected = [
+        -log_probs[row, column - 1, batch["labels"][row, column]]
+        for row in range(len(examples))
+        for column in range(batch["labels"].shape[1])
+        if batch["labels"][row, column] != -100
+    ]
+    torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-5, atol=1e-5)
+    assert labels.shape == losses.shape
+
+
+def test_gradient_checkpointing_gives_the_same_weights(internvl_folder, train_file, tmp_path):
+    plain, _ = run(internvl_folder, tmp_path / "a", train_file, max_epochs=1)
+    again, _ = run(
+        internvl_folder, tmp_path / "b", train_file, module={"gradient_checkpointing": True}, max_epochs=1
+    )
+    torch.testing.assert_close(plain.model.lm_head.weight, again.model.lm_head.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_tower_stays_and_the_rest_moves(internvl_folder, train_file, tmp_path):
+    policy, _ = run(internvl_folder, tmp_path, train_file, module={"freeze": ["vision"]}, max_epochs=1)
+    for name, before in policy.lmm.load_model().named_parameters():
+        moved = not torch.equal(before, policy.model.get_parameter(name))
+        assert moved == (policy.lmm.group(policy.model, name) != "vision"), name
+
+
+def test_predict_writes_responses_and_test_grades_them(internvl_folder, prompts, tmp_path):
+    file = str(write_jsonl(tmp_path / "prompts.jsonl", (prompt.to_json() for prompt in prompts)))
+    policy = PolicyModule(adapter_for(internvl_folder), sampling=SamplingConfig(max_tokens=4))
+    data = PolicyDataModule(test=file, predict=file, eval_batch_size=3)
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[ResponseWriter()],
+        enable_progress_bar=False,
+    )
+    answered = [row for batch in trainer.predict(policy, data) for row in batch]
+    rows = [json.loads(line) for line in (tmp_path / "responses.jsonl").read_text().splitlines()]
+    assert rows == answered
+    assert [row["id"] for row in rows] == [prompt.id for prompt in prompts]
+    assert trainer.test(policy, data)[0]["test/accuracy"] == 0.0
+
+
+def test_export_at_the_end_of_training(internvl_folder, train_file, tmp_path):
+    policy, _ = run(internvl_folder, tmp_path, train_file, callback=PolicyExport(), max_epochs=1)
+    exported = adapter_for(str(tmp_path / "policy")).load_model()
+    assert torch.equal(exported.lm_head.weight, policy.model.lm_head.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "bf16-true"}, "rotary frequencies"),
+        ({"max_steps": 5}, "max_epochs"),
+        ({"accumulate_grad_batches": 7}, r"follows from data\.batch_size"),
+        ({"data": {"batch_size": 3}}, "not a multiple"),
+        ({"data": {"max_length": 5}}, "every example is over max_length 5"),
+        ({"data": {"max_length": 60, "overlong": "refuse"}}, r"prompt 'p\d' has \d+ tokens"),
+        ({"data": {"train": None}}, r"data\.train is not set"),
+        ({"module": {"lora": LoRA(), "freeze": ["vision"]}}, r"remove model\.freeze"),
+    ],
+)
+def test_contradictions_are_refused_before_training(internvl_folder, train_file, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        run(internvl_folder, tmp_path, train_file, **options)
+
+
+def test_long_examples_are_dropped_with_a_count(internvl_folder, train_file, tmp_path, caplog):
+    _, trainer = run(internvl_folder, tmp_path, train_file, data={"max_length": 60}, max_epochs=1)
+    kept = trainer.datamodule.example_sets["train"]
+    assert 0 < len(kept) < 40
+    assert max(kept.lengths) <= 60
+    assert f"dropped {40 - len(kept)} of 40 examples over 60 tokens" in caplog.text
