@@ -257,6 +257,7 @@ def _quiet() -> None:
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\..*")
 
 
 def _one_line(message: str) -> str:
