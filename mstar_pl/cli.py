@@ -127,6 +127,7 @@ def evaluate(
     from mstar_pl.data.jsonl import read_prompts
     from mstar_pl.evaluation import evaluate as running
     from mstar_pl.models import adapter_for
+    from mstar_pl.rollouts.engine import check_context
 
     prompts = read_prompts(data)[:limit]
     if unlabelled := next((prompt.id for prompt in prompts if prompt.answer is None), None):
@@ -134,6 +135,8 @@ def evaluate(
     verify_images(prompts, str(data))
     before = running.read_outcomes(baseline) if baseline else None
     adapter = adapter_for(policy, **(lmm or {}))
+    for prompt in prompts:
+        check_context(adapter, prompt, max_tokens, max_model_len)
     out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"
     out.mkdir(parents=True, exist_ok=True)
     sampling = SamplingConfig(max_tokens=max_tokens)

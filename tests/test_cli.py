@@ -139,6 +139,8 @@ def test_evaluate_refuses_what_it_cannot_grade_or_load(minivista, tmp_path, caps
     )
     data = ["--data", str(minivista / "test.jsonl")]
     assert "not a model folder" in error_of(capsys, ["evaluate", "--policy", str(tmp_path), *data])
+    short = ["--max_model_len", "64", "--max_tokens", "60"]
+    assert "exceed the context of 64" in error_of(capsys, ["evaluate", "--policy", "embedded", *data, *short])
     baseline = ["--baseline", str(tmp_path)]
     assert "no results.json" in error_of(capsys, ["evaluate", "--policy", "embedded", *data, *baseline])
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
+from mstar_pl.models import LMM
+from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
 
 
 class RolloutEngine(Protocol):
@@ -59,3 +60,17 @@ def request_seed(run_seed: int, iteration: int, prompt_id: str) -> int:
     """
     digest = hashlib.sha256(f"{run_seed}/{iteration}/{prompt_id}".encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
+
+
+def check_context(lmm: LMM, prompt: Prompt, max_tokens: int, max_model_len: int) -> None:
+    """Refuse a prompt that leaves no room for a whole response.
+
+    Raises:
+        InputError: Prompt, image tokens included, and `max_tokens` exceed the context; names the prompt.
+    """
+    length = lmm.num_prompt_tokens(prompt)
+    if length + max_tokens > max_model_len:
+        raise InputError(
+            f"prompt {prompt.id!r}: {length} prompt tokens and max_tokens {max_tokens} exceed "
+            f"the context of {max_model_len}; raise max_model_len or lower max_tokens"
+        )

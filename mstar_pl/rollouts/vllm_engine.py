@@ -19,7 +19,7 @@ from vllm import LLM, RequestOutput, SamplingParams
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
-from mstar_pl.rollouts.engine import request_seed
+from mstar_pl.rollouts.engine import check_context, request_seed
 from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup, SamplingConfig
 
 # Its CPU worker binds threads once, then warns of every later attempt to set their number, its own included.
@@ -119,11 +119,7 @@ class VLLMEngine:
             raise InputError(
                 f"prompt {prompt.id!r} has {len(prompt.images)} images; raise the engine's max_images"
             )
-        if (length := self.lmm.num_prompt_tokens(prompt)) + max_tokens > self.max_model_len:
-            raise InputError(
-                f"prompt {prompt.id!r}: {length} prompt tokens and max_tokens {max_tokens} exceed "
-                f"the context of {self.max_model_len}; raise max_model_len or lower max_tokens"
-            )
+        check_context(self.lmm, prompt, max_tokens, self.max_model_len)
         # Unexpanded text: the engine expands each placeholder itself, a second expansion would go unnoticed.
         request: dict[str, Any] = {"prompt": self.lmm.render(prompt)}
         if prompt.images:
