@@ -6,6 +6,7 @@ import importlib
 import json
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import AutoImageProcessor
@@ -20,10 +21,12 @@ ADAPTER_FILE = "mstar_pl.json"
 class InternVL(LMM):
     """InternVL in the native Transformers architecture (`*-hf` folders; also the embedded LMM).
 
-    Images are tiled with Pillow: bit-exact with the published rule, which the torchvision processor is not.
+    Images are tiled with Pillow, in training and in the engine: bit-exact with the published rule, from which
+    the torchvision processor, the default of both, is a grey level off.
     """
 
     model_types = ("internvl",)
+    engine_args = MappingProxyType({"mm_processor_kwargs": {"use_fast": False}})
 
     @cached_property
     def processor(self) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -50,7 +51,7 @@ class LMM:
     model_types: ClassVar[tuple[str, ...]] = ()
     """Values of `model_type` in a `config.json` for which this adapter is chosen."""
 
-    engine_args: ClassVar[dict[str, Any]] = {}
+    engine_args: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Further arguments of the vLLM engine that the family needs."""
 
     def __init__(

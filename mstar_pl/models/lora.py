@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -22,12 +24,14 @@ class LoRA:
         alpha: Scale; an update is multiplied by `alpha / rank`.
         dropout: Dropout in front of the updates.
         targets: Names (or name endings) of the layers; None takes those that the adapter proposes.
+        seed: Seed of their initial values.
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     targets: list[str] | None = None
+    seed: int = 0
 
     def apply(self, lmm: LMM, model: PreTrainedModel) -> PeftModel:
         """Wrap a model; only the updates are trained."""
@@ -37,7 +41,17 @@ class LoRA:
             lora_dropout=self.dropout,
             target_modules=self.targets or lmm.lora_targets(model),
         )
-        return get_peft_model(model, config)
+        tuned = get_peft_model(model, config)
+        self.restart(tuned)
+        return tuned
+
+    def restart(self, model: PeftModel) -> None:
+        """Set the updates to their initial values, which depend on `seed` alone and change nothing yet."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            for layer in model.modules():
+                if isinstance(layer, LoraLayer):
+                    layer.reset_lora_parameters("default", init_lora_weights=True)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from transformers import PreTrainedModel
 from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
+from mstar_pl.models.lora import merged_weights
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
@@ -148,6 +151,20 @@ class PolicyModule(LightningModule):
             for group in self.answer(batch)
             for rollout in group.rollouts
         ]
+
+    @contextmanager
+    def policy_weights(self) -> Iterator[dict[str, Tensor]]:
+        """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in."""
+        with merged_weights(self.model) as weights:
+            yield weights
+
+    def restart_policy(self) -> None:
+        """Put the initial weights back: those of the model folder, or fresh low-rank updates."""
+        if isinstance(self.model, PeftModel):
+            assert self.lora is not None
+            self.lora.restart(self.model)
+        else:
+            self.model.load_state_dict(self.lmm.load_model().state_dict())
 
     def answer(self, prompts: list[Prompt]) -> list[RolloutGroup]:
         """Answer prompts with the weights as they are, in this process."""

@@ -1,10 +1,10 @@
-"""The protocol that every rollout engine keeps, and the seed of a request."""
+"""What every rollout engine does, and the seed of a request."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from torch import Tensor
 
@@ -12,9 +12,10 @@ from mstar_pl.models import LMM
 from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
 
 
-class RolloutEngine(Protocol):
+class RolloutEngine(ABC):
     """Sample responses from the policy whose weights were loaded last."""
 
+    @abstractmethod
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take over the weights of a policy.
 
@@ -23,6 +24,7 @@ class RolloutEngine(Protocol):
             version: Number that each later rollout group records.
         """
 
+    @abstractmethod
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, iteration: int = 0, progress: str = ""
     ) -> list[RolloutGroup]:
@@ -45,9 +47,19 @@ class RolloutEngine(Protocol):
             RuntimeError: No weights were loaded.
         """
 
+    @abstractmethod
+    def check(self, prompts: Iterable[Prompt], max_tokens: int) -> None:
+        """Refuse prompts that `generate` could not answer, before any is sampled.
+
+        Raises:
+            InputError: A prompt, its images and `max_tokens` do not fit; names the prompt.
+        """
+
+    @abstractmethod
     def sleep(self) -> None:
         """Free the accelerator's memory; weights are lost until the next `load_policy`."""
 
+    @abstractmethod
     def wake(self) -> None:
         """Take the memory back; `load_policy` must follow before `generate`."""
 

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 
 from mstar_pl.data.collate import TEXT_KEYS, collate_prompts
 from mstar_pl.models import LMM
-from mstar_pl.rollouts.engine import request_seed
+from mstar_pl.rollouts.engine import RolloutEngine, request_seed
 from mstar_pl.types import Prompt, Rollout, RolloutGroup, SamplingConfig
 
 
-class TransformersEngine:
+class TransformersEngine(RolloutEngine):
     """Generate with a Transformers model.
 
     Greedy decoding runs in batches of prompts. Sampling runs prompt by prompt with the prompt's own seed, so
@@ -58,6 +58,9 @@ class TransformersEngine:
                 groups += self._generate_batch(self._model, batch, sampling, seed)
                 bar.update(len(batch))
         return groups
+
+    def check(self, prompts: Iterable[Prompt], max_tokens: int) -> None:
+        """Refuse nothing; see `RolloutEngine`."""
 
     def sleep(self) -> None:
         """Keep the model where it is: it is the training model's own memory."""

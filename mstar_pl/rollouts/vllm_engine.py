@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # In one process with the trainer: weights are handed over in memory, and nothing is left behind on a kill.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -16,19 +18,25 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 from vllm import LLM, RequestOutput, SamplingParams
+from vllm.distributed import get_tensor_model_parallel_world_size
+from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
-from mstar_pl.rollouts.engine import check_context, request_seed
+from mstar_pl.rollouts.engine import RolloutEngine, check_context, request_seed
 from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup, SamplingConfig
 
 # Its CPU worker binds threads once, then warns of every later attempt to set their number, its own included.
 logging.getLogger("vllm.v1.worker.cpu_worker").addFilter(
     lambda record: "set_num_threads" not in record.getMessage()
 )
+# Its reloading warns of layers that have no weights at all; `_reload` checks each parameter.
+logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").addFilter(
+    lambda record: "Failed to load weights" not in record.getMessage()
+)
 
 
-class VLLMEngine:
+class VLLMEngine(RolloutEngine):
     """Generate with vLLM in this process.
 
     It refuses to generate until `load_policy` gave it weights, and yet starts from those in the adapter's
@@ -81,9 +89,20 @@ class VLLMEngine:
         )
 
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Take over weights and drop every cache that was computed with the old ones; see `RolloutEngine`."""
-        named = self.lmm.engine_weights(weights)
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
+        """Take over weights and drop every cache that was computed with the old ones; see `RolloutEngine`.
+
+        Raises:
+            RuntimeError: A parameter of the engine was not written exactly once; names it.
+        """
+        self._version = None
+        named = _once(self.lmm.engine_weights(weights))
+        for problems in self._llm.collective_rpc(_reload, args=(named,)):
+            if problems:
+                raise RuntimeError(
+                    "the weights did not reach the engine whole: "
+                    + "; ".join(problems[:4])
+                    + f" ({len(problems)} problems); see LMM.engine_weights of the adapter"
+                )
         self._llm.reset_prefix_cache()
         self._llm.llm_engine.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
@@ -96,12 +115,22 @@ class VLLMEngine:
         if self._version is None:
             raise RuntimeError("no weights: call load_policy before generate")
         version = self._version
+        self.check(prompts, sampling.max_tokens)
         outputs = self._llm.generate(
-            [self._request(prompt, sampling.max_tokens) for prompt in prompts],  # type: ignore[arg-type]
+            [self._request(prompt) for prompt in prompts],  # type: ignore[arg-type]
             [self._params(prompt, sampling, iteration) for prompt in prompts],
             use_tqdm=bool(progress),
         )
         return [_group(prompt, output, version) for prompt, output in zip(prompts, outputs, strict=True)]
+
+    def check(self, prompts: Iterable[Prompt], max_tokens: int) -> None:
+        """Refuse prompts with too many images or tokens; see `RolloutEngine`."""
+        for prompt in prompts:
+            if len(prompt.images) > self.max_images:
+                raise InputError(
+                    f"prompt {prompt.id!r} has {len(prompt.images)} images; raise the engine's max_images"
+                )
+            check_context(self.lmm, prompt, max_tokens, self.max_model_len)
 
     def sleep(self) -> None:
         """Free the GPU's memory, weights and KV cache; without effect where vLLM has no sleep mode."""
@@ -114,12 +143,7 @@ class VLLMEngine:
         if self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode:
             self._llm.wake_up()
 
-    def _request(self, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
-        if len(prompt.images) > self.max_images:
-            raise InputError(
-                f"prompt {prompt.id!r} has {len(prompt.images)} images; raise the engine's max_images"
-            )
-        check_context(self.lmm, prompt, max_tokens, self.max_model_len)
+    def _request(self, prompt: Prompt) -> dict[str, Any]:
         # Unexpanded text: the engine expands each placeholder itself, a second expansion would go unnoticed.
         request: dict[str, Any] = {"prompt": self.lmm.render(prompt)}
         if prompt.images:
@@ -136,6 +160,61 @@ class VLLMEngine:
             stop_token_ids=list(self.lmm.stop_token_ids),
             logit_bias=dict.fromkeys(self.lmm.banned_token_ids, -100.0),
         )
+
+
+def _once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    seen: set[str] = set()
+    for name, tensor in named:
+        if name in seen:
+            raise RuntimeError(f"weight {name} was given to the engine twice; see LMM.engine_weights")
+        seen.add(name)
+        yield name, tensor
+
+
+def _reload(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> list[str]:
+    """Replace the weights of a worker, counting what is written where, and return what is wrong."""
+    model = worker.get_model()
+    writes: dict[str, Counter[tuple[Any, ...]]] = {}
+    written: Counter[str] = Counter()
+    sizes: dict[str, int] = {}
+    load_weights = model.load_weights
+
+    def count(name: str, loader: Callable[..., Any]) -> Callable[..., Any]:
+        # `wraps` keeps the chain of `__wrapped__` by which vLLM finds the loaders below its own.
+        @wraps(loader)
+        def counted(parameter: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
+            writes.setdefault(name, Counter())[(*args, *kwargs.values())] += 1
+            written[name] += weight.numel()
+            return loader(parameter, weight, *args, **kwargs)
+
+        return counted
+
+    def counted_load(named: Iterable[tuple[str, Tensor]], *args: Any, **kwargs: Any) -> Any:
+        # Here the parameters have the shapes of a checkpoint; outside, kernels may have repacked them.
+        for name, parameter in model.named_parameters():
+            sizes[name] = _loadable(model, name)
+            parameter.weight_loader = count(name, getattr(parameter, "weight_loader", default_weight_loader))
+        return load_weights(named, *args, **kwargs)
+
+    model.load_weights = counted_load
+    try:
+        worker.reload_weights(weights_iterator=weights)
+    finally:
+        del model.load_weights
+    shards = get_tensor_model_parallel_world_size()
+    problems = [f"{name} was written twice" for name, parts in writes.items() if max(parts.values()) > 1]
+    for name, size in sizes.items():
+        if not size <= written[name] <= size * shards:
+            problems.append(f"{name} got {written[name]} of {size} values")
+    return problems
+
+
+def _loadable(model: nn.Module, name: str) -> int:
+    """Return how many values of a parameter a checkpoint fills: all but the padding of the vocabulary."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    size = model.get_parameter(name).numel()
+    padded = getattr(module, "num_embeddings_padded", None)
+    return size if padded is None else size * module.org_vocab_size // padded  # type: ignore[operator]
 
 
 def _group(prompt: Prompt, output: RequestOutput, version: int) -> RolloutGroup:

@@ -1,12 +1,24 @@
 """The real vLLM engine against Transformers, on both families."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from mstar_pl.data.collate import collate_prompts
+from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.images import load_image
+from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.models import LoRA, adapter_for
 from mstar_pl.models.export import export_policy
 from mstar_pl.models.lora import merged_weights
+from mstar_pl.modules import PolicyModule
+from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, Prompt, SamplingConfig
 
@@ -51,6 +63,21 @@ def test_greedy_responses_and_prompt_tokens_equal_transformers(family, prompts):
     assert [group.prompt_token_ids for group in got] == rows
 
 
+def test_engine_and_training_see_the_same_pixels(family, prompts):
+    """Tiled and resized pictures, too: another image backend is a grey level off."""
+    from vllm.transformers_utils.processor import cached_processor_from_config
+
+    lmm, _, engine = family
+    theirs = cached_processor_from_config(engine._llm.llm_engine.vllm_config.model_config)
+    for prompt in prompts:
+        image = load_image(prompt.images[0])
+        pixels = [
+            processor.image_processor([image], return_tensors="pt")["pixel_values"]
+            for processor in (theirs, lmm.processor)
+        ]
+        assert torch.equal(*pixels), prompt.id
+
+
 def test_new_weights_are_used_and_old_caches_dropped(family, prompts):
     lmm, model, engine = family
     before = engine.generate(prompts, GREEDY)
@@ -67,6 +94,110 @@ def test_new_weights_are_used_and_old_caches_dropped(family, prompts):
     model.load_state_dict(kept)
     engine.load_policy(model.state_dict().items(), version=3)
     assert tokens(engine.generate(prompts, GREEDY)) == tokens(before)
+
+
+@pytest.mark.parametrize("freeze", [[], ["vision"]], ids=["all trained", "vision frozen"])
+def test_parity_holds_after_training(family, prompts, examples, tmp_path, freeze):
+    lmm, model, engine = family
+    engine.load_policy(model.state_dict().items(), version=0)
+    before = engine.generate(prompts, GREEDY)
+    rows = str(write_jsonl(tmp_path / "train.jsonl", (example.to_json() for example in examples)))
+    policy = PolicyModule(lmm, lambda params: torch.optim.AdamW(params, lr=5e-4), freeze=freeze)
+    trainer = Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False
+    )
+    trainer.fit(policy, PolicyDataModule(train=rows, batch_size=4, micro_batch_size=4))
+    with policy.policy_weights() as weights:
+        engine.load_policy(weights.items(), version=trainer.global_step)
+    assert check_parity(engine, lmm, policy.model, prompts) < 1e-3
+    after = engine.generate(prompts, GREEDY)
+    assert tokens(after) == tokens(TransformersEngine(lmm, policy.model).generate(prompts, GREEDY))
+    assert tokens(after) != tokens(before), "training changed the responses"
+    assert len({group.rollouts[0].token_ids for group in after}) > 2
+
+
+def test_the_probe_finds_other_weights(family, prompts):
+    lmm, model, engine = family
+    engine.load_policy(model.state_dict().items(), version=1)
+    assert check_parity(engine, lmm, model, prompts) < 1e-3
+    other = lmm.load_model()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    with pytest.raises(RuntimeError, match="nats below the training model's"):
+        check_parity(engine, lmm, other, prompts)
+
+
+@pytest.mark.parametrize("part", [".q_proj.", "norm", "vis", "embed_tokens", ".down_proj."])
+def test_a_weight_that_is_missing_or_given_twice_is_found(family, prompts, part):
+    lmm, model, engine = family
+    weights = model.state_dict()
+    name = next(name for name in weights if part in name)
+    with pytest.raises(RuntimeError, match=r"did not reach the engine whole: .* got \d+ of \d+ values"):
+        engine.load_policy([item for item in weights.items() if item[0] != name], version=1)
+    with pytest.raises(RuntimeError, match="load_policy before generate"):
+        engine.generate(prompts, GREEDY)
+    with pytest.raises(RuntimeError, match="was given to the engine twice"):
+        engine.load_policy([*weights.items(), (name, weights[name])], version=1)
+    engine.load_policy(weights.items(), version=1)
+    assert check_parity(engine, lmm, model, prompts) < 1e-3
+
+
+def test_no_generation_between_wake_and_load(family, prompts):
+    _, model, engine = family
+    engine.sleep()
+    engine.wake()
+    with pytest.raises(RuntimeError, match="load_policy before generate"):
+        engine.generate(prompts, GREEDY)
+    engine.load_policy(model.state_dict().items(), version=1)
+    assert engine.generate(prompts, GREEDY)
+
+
+SHARE = """
+import json, sys
+from mstar_pl.models import adapter_for
+from mstar_pl.rollouts.vllm_engine import VLLMEngine
+from mstar_pl.types import Prompt, SamplingConfig
+folder, prompts = json.loads(sys.stdin.read())
+lmm = adapter_for(folder, question_style="plain")
+engine = VLLMEngine(lmm, max_model_len=256, max_num_seqs=64)
+engine.load_policy(lmm.load_model().state_dict().items(), version=1)
+groups = engine.generate(
+    [Prompt.from_json(row) for row in prompts],
+    SamplingConfig(num_samples=4, temperature=1.0, max_tokens=12, seed=3),
+)
+print("\\n" + json.dumps({g.prompt.id: [r.token_ids for r in g.rollouts] for g in groups}))
+"""
+
+
+@pytest.mark.parametrize("family", ["internvl_folder"], indirect=True)
+def test_draws_do_not_depend_on_the_number_of_processes(family, prompts):
+    """Two further processes, each with its own engine and a share of the prompts."""
+    lmm, model, engine = family
+    engine.load_policy(model.state_dict().items(), version=1)
+    whole = {
+        group.prompt.id: [list(rollout.token_ids) for rollout in group.rollouts]
+        for group in engine.generate(prompts, DRAWN)
+    }
+    shares = [prompts[0::2], prompts[1::2]]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for _ in shares
+    ]
+    for process, share in zip(running, shares, strict=True):
+        process.stdin.write(json.dumps([lmm.path, [prompt.to_json() for prompt in share]]))
+        process.stdin.close()
+    parts = [json.loads(process.stdout.read().splitlines()[-1]) for process in running]
+    assert [process.wait() for process in running] == [0, 0]
+    assert parts[0] | parts[1] == whole
 
 
 def test_draws_do_not_depend_on_order_or_batch(family, prompts):
