@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 QuestionType = Literal["free_form", "multi_choice"]
 AnswerType = Literal["text", "integer", "float", "list"]
 FinishReason = Literal["stop", "length"]
+OutcomeName = Literal["correct", "wrong", "undecided"]
 
 QUESTION_TYPES: tuple[QuestionType, ...] = ("free_form", "multi_choice")
 ANSWER_TYPES: tuple[AnswerType, ...] = ("text", "integer", "float", "list")
@@ -232,13 +233,55 @@ class RolloutGroup:
         prompt: The prompt.
         prompt_token_ids: The prompt as the engine tokenised it, image placeholders expanded.
         rollouts: K responses.
-        weight_version: Version of the policy weights that sampled them; the engine counts weight syncs.
+        weight_version: Optimizer steps behind the policy weights that sampled them.
     """
 
     prompt: Prompt
     prompt_token_ids: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
     weight_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What one rollout is worth, each source beside the total (arXiv 2412.17451, section 3.2).
+
+    Attributes:
+        outcome: What the answer check found.
+        extraction: The answer that it found in the response, or None.
+        process: Process reward, the least over the steps, in [0, 1]; None without a process reward model.
+    """
+
+    outcome: OutcomeName
+    extraction: str | None = None
+    process: float | None = None
+
+    @property
+    def reward(self) -> float:
+        """Outcome reward times process reward: 0 for a response that is not known to be correct."""
+        if self.outcome != "correct":
+            return 0.0
+        return 1.0 if self.process is None else self.process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGroup:
+    """A rollout group with what its rollouts are worth and which of them are trained on.
+
+    Attributes:
+        group: The rollouts.
+        scores: One score a rollout.
+        selected: Indices of the rollouts kept for training, in the order of the rollouts.
+    """
+
+    group: RolloutGroup
+    scores: tuple[Score, ...]
+    selected: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what does not belong together."""
+        assert len(self.scores) == len(self.group.rollouts)
+        assert set(self.selected) <= set(range(len(self.scores)))
 
 
 def _string(row: Mapping[str, Any], key: str, *, optional: bool = False) -> str | None:

@@ -112,7 +112,10 @@ def test_files_stay_small():
     lengths = {name: num_lines(path) for path, name in zip(SOURCES, IDS, strict=True)}
     assert {name: length for name, length in lengths.items() if length > 350} == {}
     assert statistics.median(lengths.values()) <= 150
-    assert sum(lengths.values()) <= 7000
+    dataset = sum(length for name, length in lengths.items() if name.startswith("data/minivista/"))
+    # MiniVista is a data set written as code; it has a budget of its own (docs/experiments.md).
+    assert dataset <= 2000
+    assert sum(lengths.values()) - dataset <= 7000
 
 
 def test_functions_stay_small():
