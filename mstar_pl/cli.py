@@ -236,12 +236,15 @@ def _train(argv: list[str] | None) -> None:
 
     import mstar_pl.callbacks
     import mstar_pl.data.datamodule
+    import mstar_pl.data.evolving
     import mstar_pl.models
     import mstar_pl.modules  # noqa: F401 - so that their classes are known by their short names
+    from mstar_pl.loops import SelfEvolvingTrainer
 
     # An abbreviated option would hide a misspelt one.
     options = {"exit_on_error": False, "allow_abbrev": False}
     LightningCLI(
+        trainer_class=SelfEvolvingTrainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
@@ -259,7 +262,19 @@ def _quiet() -> None:
     logger.setLevel(logging.INFO)
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for noise in (
+        "does not have many workers",
+        "Total length of `list` across ranks",
+        "LeafSpec",
+        "is not empty",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{noise}.*")
+    logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector").addFilter(
+        lambda record: "weights_only" not in record.getMessage()
+    )
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip: " not in record.getMessage()
+    )
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\..*")
 
 

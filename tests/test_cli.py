@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mstar_pl.cli import COMMANDS, TRAINING, main
 
@@ -154,3 +156,83 @@ def test_every_shipped_config_is_valid(minivista, tmp_path, internvl_folder, cap
                 main(["fit", "--config", SFT, f"--{group}", str(overlay), lmm, "--print_config"])
             assert leave.value.code in (0, None), overlay
             assert "class_path: mstar_pl" in capsys.readouterr().out
+
+
+def flat(config, prefix=""):
+    """Leaves of a nested configuration by dotted name."""
+    if isinstance(config, dict):
+        return {k: v for key, value in config.items() for k, v in flat(value, f"{prefix}.{key}").items()}
+    return {prefix.removeprefix("."): config}
+
+
+def differing(first, second):
+    left, right = (
+        flat(yaml.safe_load((CONFIGS / f"experiments/{name}.yaml").read_text())) for name in (first, second)
+    )
+    names = {name for name in left.keys() | right.keys() if left.get(name) != right.get(name)}
+    return {name.rpartition(".")[2] for name in names} - {"default_root_dir"}
+
+
+def test_the_methods_differ_in_what_the_paper_says():
+    assert differing("rest_em", "iterative_rft") == {"restart_policy"}
+    assert differing("continuous", "iterative_rft") == {"restart_optimizer", "interval", "max_epochs"}
+
+
+@pytest.mark.parametrize("method", ["continuous", "iterative_rft", "rest_em"])
+def test_fit_evolves_from_yaml_alone(minivista, tmp_path, method):
+    """The embedded LMM answers directly, and now and then rightly: a policy to evolve without a warm-up."""
+    data = tmp_path / "data"
+    main(["data", "minivista", "--out", str(data), "--train", "48", "--val", "8", "--test", "0"])
+    code = main(
+        [
+            "fit",
+            "--config",
+            str(CONFIGS / f"experiments/{method}.yaml"),
+            "--trainer",
+            str(CONFIGS / "trainer/cpu.yaml"),
+            "--model.init_args.lmm.init_args.path=embedded",
+            f"--data.init_args.prompts={data / 'train.jsonl'}",
+            f"--data.init_args.val_prompts={data / 'val.jsonl'}",
+            "--data.init_args.interval=50",
+            "--data.init_args.batch_size=4",
+            "--data.init_args.micro_batch_size=4",
+            f"--trainer.default_root_dir={tmp_path / 'run'}",
+            "--trainer.max_epochs=2",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.evolution.init_args.engine=mstar_pl.rollouts.transformers_engine.TransformersEngine",
+            "--trainer.evolution.init_args.sampling.max_tokens=16",
+        ]
+    )
+    assert code == 0
+    assert (tmp_path / "run/policy/config.json").is_file()
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+    events = EventAccumulator(str(next((tmp_path / "run").rglob("events.out*")).parent))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {tag.split("/")[0] for tag in tags} == {"rollout", "reward", "dynamics", "train", "eval", "epoch"}
+    assert tags >= {
+        "rollout/response_length",
+        "rollout/truncated",
+        "rollout/duplicate",
+        "rollout/weight_version",
+        "rollout/tokens_per_second",
+        "rollout/seconds",
+        "rollout/sync_seconds",
+        "reward/undecided",
+        "reward/pass@1",
+        "reward/pass@8",
+        "reward/acceptance/math_word_problem",
+        "reward/seconds",
+        "dynamics/temperature",
+        "train/loss",
+        "train/seconds",
+        "train/peak_memory_gib",
+        "eval/accuracy",
+        "eval/accuracy_low",
+        "eval/accuracy_high",
+        "eval/seconds",
+    }
+    # The initial policy and the one of each iteration.
+    steps = [point.step for point in events.Scalars("eval/accuracy")]
+    assert len(steps) == 3
+    assert steps[0] == 0 < steps[1] < steps[2]

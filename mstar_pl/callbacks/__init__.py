@@ -1,7 +1,7 @@
 """Callbacks: one decision in one hook each."""
 
 from mstar_pl.callbacks.checkpoint import ResumeCheckpoint
-from mstar_pl.callbacks.export import PolicyExport
+from mstar_pl.callbacks.export import BestPolicyExport, PolicyExport
 from mstar_pl.callbacks.responses import ResponseWriter
 
-__all__ = ["PolicyExport", "ResponseWriter", "ResumeCheckpoint"]
+__all__ = ["BestPolicyExport", "PolicyExport", "ResponseWriter", "ResumeCheckpoint"]

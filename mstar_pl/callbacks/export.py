@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mstar_pl.data.evolving import SelfEvolvingDataModule
+from mstar_pl.loops import SelfEvolvingTrainer
 from mstar_pl.models.export import export_policy
 from mstar_pl.modules import PolicyModule
 from mstar_pl.types import InputError
@@ -26,17 +29,71 @@ class PolicyExport(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that is not a policy."""
-        if not isinstance(pl_module, PolicyModule):
-            raise InputError(
-                f"PolicyExport exports a PolicyModule, not a {type(pl_module).__name__}; remove the callback"
-            )
+        _check_policy(pl_module, self)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export on the first process."""
-        assert isinstance(pl_module, PolicyModule)
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        _export(trainer, pl_module, self.folder)
+
+
+class BestPolicyExport(Callback):
+    """Export the policy of the iteration with the highest greedy validation accuracy, the first of equals.
+
+    Args:
+        folder: Where it goes, replaced by each better one; default is `policy` under the trainer's
+            `default_root_dir`.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+        self.best_accuracy = -1.0
+        self.best_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a trainer that does not evolve, another module, and missing validation prompts."""
+        _check_policy(pl_module, self)
+        data = trainer.datamodule  # type: ignore[attr-defined] # set by fit
+        if stage == "fit" and not (
+            isinstance(trainer, SelfEvolvingTrainer)
+            and isinstance(data, SelfEvolvingDataModule)
+            and data.paths["val_prompts"]
+        ):
+            raise InputError(
+                "BestPolicyExport needs trainer.evolution and data.val_prompts; set them, or use PolicyExport"
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export after an iteration that is better than all before it."""
+        assert isinstance(trainer, SelfEvolvingTrainer)
+        evaluation = trainer.evaluation
+        if evaluation is None or evaluation.accuracy.mean <= self.best_accuracy:
             return
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "policy")
-        notes = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}."
-        export_policy(pl_module.lmm, pl_module.model, folder, notes)
-        log.info("policy exported to %s", folder)
+        self.best_accuracy, self.best_step = evaluation.accuracy.mean, evaluation.step
+        accuracy = "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * value for value in evaluation.accuracy))
+        _export(trainer, pl_module, self.folder, f"Greedy validation accuracy: {accuracy}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the best policy was."""
+        return {"best_accuracy": self.best_accuracy, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.best_accuracy, self.best_step = state_dict["best_accuracy"], state_dict["best_step"]
+
+
+def _check_policy(pl_module: LightningModule, callback: Callback) -> None:
+    if not isinstance(pl_module, PolicyModule):
+        raise InputError(
+            f"{type(callback).__name__} exports a PolicyModule, not a {type(pl_module).__name__}; "
+            "remove the callback"
+        )
+
+
+def _export(trainer: Trainer, pl_module: LightningModule, folder: str | None, notes: str = "") -> None:
+    assert isinstance(pl_module, PolicyModule)
+    if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        return
+    path = Path(folder or Path(trainer.default_root_dir) / "policy")
+    base = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. {notes}"
+    export_policy(pl_module.lmm, pl_module.model, path, base.strip())
+    log.info("policy exported to %s", path)

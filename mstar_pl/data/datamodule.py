@@ -150,7 +150,7 @@ class PolicyDataModule(LightningDataModule):
                         "trainer.accumulate_grad_batches follows from data.batch_size; remove it"
                     )
                 self.trainer.accumulate_grad_batches = plan.accumulation
-            self._load_examples("train")
+            self._load_train()
         if stage in ("fit", "validate") and (stage == "validate" or self.paths["val"]):
             self._load_examples("val")
         if stage in ("test", "predict"):
@@ -215,6 +215,9 @@ class PolicyDataModule(LightningDataModule):
     def _prompt_loader(self, stage: str) -> DataLoader:
         prompts = self.prompt_sets[stage]
         return DataLoader(prompts, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+
+    def _load_train(self) -> None:
+        self._load_examples("train")
 
     def _load_examples(self, split: str) -> None:
         path = self._path(split)

@@ -1,0 +1,92 @@
+"""Lightning's protected names, in this file only: a fit loop with a phase before and after each epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.loop import _Loop
+
+
+class StatefulLoop(_Loop):
+    """A child of the fit loop whose `on_save_checkpoint` state Lightning saves and restores with it."""
+
+
+class PhasedFitLoop(_FitLoop):
+    """A fit loop whose training set comes into being right before each epoch.
+
+    Subclasses fill in what follows; the hooks of the whole fit may do nothing.
+
+    Args:
+        trainer: The trainer whose own fit loop this one replaces; its limits and epoch loop are kept.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        former = trainer.fit_loop
+        super().__init__(trainer, former.min_epochs, former.max_epochs)
+        self.epoch_loop = former.epoch_loop
+
+    def before_fit(self) -> None:
+        """Run once, before the hooks of the training's start."""
+
+    def after_fit(self) -> None:
+        """Run once, after the hooks of the training's end."""
+
+    def is_ready(self, epoch: int) -> bool:
+        """Tell whether the training set of an epoch exists."""
+        raise NotImplementedError
+
+    def before_epoch(self, epoch: int, resumed: bool) -> None:
+        """Make the training set; `resumed` says that the epoch goes on from a checkpoint inside it."""
+        raise NotImplementedError
+
+    def after_epoch(self, epoch: int) -> None:
+        """Run after the last batch of an epoch, before the hooks of its end."""
+        raise NotImplementedError
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that runs or comes next, from 0."""
+        return self.epoch_progress.current.processed  # type: ignore[attr-defined] # theirs is typed too wide
+
+    def setup_data(self) -> None:
+        """Wait with the loader for the training set: `run` asks for the loader before anything else."""
+        if self.is_ready(self.epoch):
+            super().setup_data()
+
+    def on_run_start(self) -> None:
+        """Start training."""
+        self.before_fit()
+        super().on_run_start()
+
+    def on_run_end(self) -> None:
+        """End training."""
+        super().on_run_end()
+        self.after_fit()
+
+    def on_advance_start(self) -> None:
+        """Make the training set, then start the epoch."""
+        self.before_epoch(self.epoch, self.restarted_mid_epoch)
+        super().on_advance_start()
+
+    def on_advance_end(self) -> None:
+        """Run the phase after training, then end the epoch."""
+        self.after_epoch(self.epoch)
+        super().on_advance_end()
+
+
+def install(trainer: Trainer, loop: PhasedFitLoop) -> None:
+    """Replace the trainer's fit loop."""
+    trainer.fit_loop = loop
+
+
+def fresh_optimizers(trainer: Trainer) -> None:
+    """Build optimizer and schedule anew, as at the start of `fit`."""
+    trainer.strategy.setup_optimizers(trainer)
+
+
+def log_metrics(trainer: Trainer, metrics: dict[str, Any]) -> None:
+    """Send metrics to every logger, at the current optimizer step."""
+    for logger in trainer.loggers:
+        logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=trainer.global_step)

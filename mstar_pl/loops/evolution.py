@@ -1,0 +1,73 @@
+"""What an iteration of self-evolving training is made of: the choices in which the paper's methods differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mstar_pl.models import LMM
+from mstar_pl.rewards.reward import AnswerReward, Reward
+from mstar_pl.rewards.selection import AllCorrect, Selection
+from mstar_pl.rollouts.engine import RolloutEngine
+from mstar_pl.types import SamplingConfig
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What the loop needs of the LightningModule that it evolves; `mstar_pl.modules.PolicyModule` has it."""
+
+    lmm: LMM
+    model: PreTrainedModel | PeftModel
+
+    def policy_weights(self) -> AbstractContextManager[dict[str, Tensor]]:
+        """Give the weights as a checkpoint of the model folder has them."""
+
+    def restart_policy(self) -> None:
+        """Put the initial weights back."""
+
+
+class Evolution:
+    """Settings of self-evolving training (arXiv 2412.17451, section 3).
+
+    | method                 | restart_policy | restart_optimizer | data.interval |
+    |------------------------|----------------|-------------------|---------------|
+    | ReST^EM                | true           | true              | 100           |
+    | iterative RFT          | false          | true              | 100           |
+    | continuous (the paper) | false          | false             | 100 to 6.25   |
+
+    Args:
+        engine: Where responses are sampled: a class of `mstar_pl.rollouts` that takes the LMM adapter.
+        sampling: How they are sampled; the paper draws 16 responses a prompt at temperature 1.
+        reward: What a response is worth.
+        selection: Which responses of a prompt are trained on.
+        restart_policy: Train each iteration from the initial weights; samples come from the last policy.
+        restart_optimizer: Start optimizer and learning-rate schedule anew in each iteration.
+        shard_prompts: Prompts sampled between two writes to the rollout store.
+        parity_tolerance: Largest difference in nats between engine and training model in the probe after the
+            first weight sync; about 0.5 when one of them computes in bfloat16.
+    """
+
+    def __init__(
+        self,
+        engine: Callable[[LMM], RolloutEngine],
+        sampling: SamplingConfig | None = None,
+        reward: Reward | None = None,
+        selection: Selection | None = None,
+        restart_policy: bool = False,
+        restart_optimizer: bool = False,
+        shard_prompts: int = 256,
+        parity_tolerance: float = 0.02,
+    ) -> None:
+        self.engine = engine
+        self.sampling = sampling or SamplingConfig(num_samples=16, temperature=1.0)
+        self.reward: Reward = reward or AnswerReward()
+        self.selection: Selection = selection or AllCorrect()
+        self.restart_policy = restart_policy
+        self.restart_optimizer = restart_optimizer
+        self.shard_prompts = shard_prompts
+        self.parity_tolerance = parity_tolerance

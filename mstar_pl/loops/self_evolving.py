@@ -1,0 +1,100 @@
+"""The self-evolving loop and the trainer that installs it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from mstar_pl.loops._lightning import PhasedFitLoop, install
+from mstar_pl.loops.evolution import Evolution
+from mstar_pl.loops.generation import Evaluation, GenerationLoop
+from mstar_pl.types import InputError
+
+log = logging.getLogger(__name__)
+
+
+class SelfEvolvingLoop(PhasedFitLoop):
+    """Alternate generation and training; one epoch is one iteration (arXiv 2412.17451, section 3).
+
+    Before an epoch: sample, score, select. After it: measure the policy. Weights, optimizer and schedule stay
+    in place in between unless the method says otherwise.
+
+    Args:
+        trainer: The trainer.
+        evolution: The settings.
+    """
+
+    def __init__(self, trainer: Trainer, evolution: Evolution) -> None:
+        super().__init__(trainer)
+        self.generation = GenerationLoop(trainer, evolution)
+        self._began = self._training_began = 0.0
+
+    def before_fit(self) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def after_fit(self) -> None:
+        """Say where the time went."""
+        whole = time.perf_counter() - self._began
+        shares = {name: spent / whole for name, spent in self.generation.seconds.items()}
+        shares["everything else"] = 1.0 - sum(shares.values())
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        log.info("%.0f s: %s", whole, parts)
+
+    def is_ready(self, epoch: int) -> bool:
+        """Tell whether the rollouts of the iteration are in the store."""
+        return self.generation.is_complete(epoch)
+
+    def before_epoch(self, epoch: int, resumed: bool) -> None:
+        """Fill the iteration in the store.
+
+        Raises:
+            InputError: The run goes on inside an iteration whose rollouts are gone.
+        """
+        if resumed:
+            if not self.is_ready(epoch):
+                raise InputError(
+                    f"the checkpoint lies inside iteration {epoch}, whose rollouts are not in the store any "
+                    "more; put them back, or resume from a checkpoint of an epoch's end"
+                )
+        else:
+            if epoch == 0:
+                self.generation.evaluate()
+            self.generation.run(epoch)
+            if epoch > 0:
+                self.generation.restart()
+        self._training_began = time.perf_counter()
+
+    def after_epoch(self, epoch: int) -> None:
+        """Measure the policy."""
+        self.generation.seconds["train/seconds"] += time.perf_counter() - self._training_began
+        self.generation.evaluate()
+        self.generation.log_seconds()
+
+
+class SelfEvolvingTrainer(Trainer):
+    """Lightning's Trainer, which alternates generation and training where `evolution` is given.
+
+    Args:
+        evolution: Settings of self-evolving training; None trains on a fixed data set.
+        kwargs: Arguments of Lightning's Trainer. `max_epochs` is the number of iterations.
+
+    Raises:
+        InputError: More than one process is asked for.
+    """
+
+    def __init__(self, *args: Any, evolution: Evolution | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, reload_dataloaders_every_n_epochs=1, **kwargs)
+        if evolution is not None:
+            if self.world_size > 1:
+                raise InputError("self-evolving training runs in one process; set trainer.devices: 1")
+            install(self, SelfEvolvingLoop(self, evolution))
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The last greedy accuracy on the validation prompts, or None."""
+        loop = self.fit_loop
+        return loop.generation.evaluation if isinstance(loop, SelfEvolvingLoop) else None

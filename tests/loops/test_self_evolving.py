@@ -1,0 +1,332 @@
+"""The self-evolving loop through the real Trainer: iterations, resumption, restarts, refusals."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from lightning.pytorch import seed_everything
+
+from mstar_pl.callbacks import BestPolicyExport, PolicyExport, ResumeCheckpoint
+from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.evolving import SelfEvolvingDataModule
+from mstar_pl.data.jsonl import read_rows, write_jsonl
+from mstar_pl.data.minivista.write import write_split
+from mstar_pl.data.store import RolloutStore
+from mstar_pl.loops import Evolution, SelfEvolvingTrainer
+from mstar_pl.models import InternVL, LoRA, adapter_for
+from mstar_pl.modules import PolicyModule
+from mstar_pl.rewards import TopK
+from mstar_pl.rollouts.transformers_engine import TransformersEngine
+from mstar_pl.types import InputError, SamplingConfig
+from tests.modules.test_policy import assert_same, state
+
+ITERATIONS = 4
+SAMPLING = SamplingConfig(num_samples=4, temperature=1.0, max_tokens=24, seed=5)
+
+
+class KeepAll(ResumeCheckpoint):
+    """Also keep a copy of each checkpoint."""
+
+    def _save(self, trainer):
+        super()._save(trainer)
+        last = Path(self.dirpath) / "last.ckpt"
+        shutil.copy(last, last.with_name(f"{trainer.current_epoch}-{trainer.global_step}.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """96 prompts to sample from and 24 to measure on."""
+    root = tmp_path_factory.mktemp("minivista")
+    return {
+        split: str(write_split(root, split, count, solutions=True))
+        for split, count in [("train", 96), ("val", 24)]
+    }
+
+
+def momentum(params):
+    return torch.optim.AdamW(params, lr=1e-4)
+
+
+def falling(optimizer):
+    return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=40)
+
+
+def evolve(root, files, engine, *, callbacks=(), resume=None, data=None, module=None, trainer=None, **evo):
+    """Run iterations of 24 prompts of the embedded LMM, in steps of 4 cut into micro-batches of 2."""
+    seed_everything(0)
+    policy = PolicyModule(
+        InternVL(question_style="plain"),
+        **({"optimizer": momentum, "lr_scheduler": falling} | (module or {})),
+    )
+    datamodule = SelfEvolvingDataModule(
+        files["train"],
+        files["val"],
+        **({"interval": 25, "batch_size": 4, "micro_batch_size": 2, "max_length": 256} | (data or {})),
+    )
+    trainer = SelfEvolvingTrainer(
+        evolution=Evolution(engine, **({"sampling": SAMPLING, "shard_prompts": 10} | evo)),
+        default_root_dir=root,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **({"max_epochs": ITERATIONS} | (trainer or {})),
+    )
+    trainer.fit(policy, datamodule, ckpt_path=resume)
+    return policy, trainer
+
+
+def rollouts(root, iteration):
+    return list(RolloutStore(root / "rollouts").groups(iteration))
+
+
+def transformers(lmm):
+    return TransformersEngine(lmm)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """One real engine for all runs."""
+    from mstar_pl.rollouts.vllm_engine import VLLMEngine
+
+    started = VLLMEngine(InternVL(question_style="plain"), max_model_len=256, max_num_seqs=64)
+    return lambda lmm: started
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, files, engine):
+    """An uninterrupted run of four iterations that keeps every checkpoint."""
+    root = tmp_path_factory.mktemp("whole")
+    policy, trainer = evolve(root, files, engine, callbacks=[KeepAll(every_n_steps=2), BestPolicyExport()])
+    return root, policy, trainer
+
+
+@pytest.mark.engine
+def test_iterations_differ_in_length_and_use_the_latest_weights(whole):
+    root, _, trainer = whole
+    store = RolloutStore(root / "rollouts")
+    manifests = [store.manifest(iteration) for iteration in range(ITERATIONS)]
+    assert len({manifest["metrics"]["reward/selected"] for manifest in manifests}) > 1, "unequal epochs"
+    steps = [json.loads(manifest["fingerprint"])["policy_step"] for manifest in manifests]
+    assert steps == sorted(set(steps))
+    assert steps[0] == 0
+    for iteration, step in enumerate(steps):
+        groups = rollouts(root, iteration)
+        assert {group.group.weight_version for group in groups} == {step}
+        assert len(groups) == 24
+        selected = [
+            (one.scores[k].outcome, one.group.rollouts[k].finish_reason)
+            for one in groups
+            for k in one.selected
+        ]
+        assert set(selected) == {("correct", "stop")}
+    ids = [{one.group.prompt.id for one in rollouts(root, iteration)} for iteration in range(ITERATIONS)]
+    assert len(set.union(*ids)) == 96, "four intervals of 25 % are the whole set"
+    examples = [len(store.examples(iteration)) for iteration in range(ITERATIONS)]
+    assert trainer.global_step == sum(-(-number // 4) for number in examples)
+
+
+@pytest.mark.engine
+def test_resuming_any_checkpoint_equals_the_uninterrupted_run(whole, files, engine, tmp_path):
+    root, policy, trainer = whole
+    checkpoints = sorted(path.name for path in (root / "checkpoints").glob("*-*.ckpt"))
+    assert len(checkpoints) >= 2 * ITERATIONS, "inside and at the end of epochs"
+    for name in checkpoints:
+        copy = tmp_path / name
+        shutil.copytree(root, copy)
+        # What came after the checkpoint must be made again, not found.
+        loops = torch.load(copy / "checkpoints" / name, weights_only=False)["loops"]["fit_loop"]
+        progress = loops["epoch_progress"]["current"]
+        kept = progress["ready"] if progress["ready"] > progress["processed"] else progress["processed"]
+        for iteration in range(kept, ITERATIONS):
+            shutil.rmtree(copy / "rollouts" / f"iteration-{iteration:04d}")
+        resumed, second = evolve(
+            copy,
+            files,
+            engine,
+            callbacks=[KeepAll(every_n_steps=2), BestPolicyExport()],
+            resume=str(copy / "checkpoints" / name),
+        )
+        assert_same(state(resumed, second), state(policy, trainer))
+        loop, other = trainer.fit_loop, second.fit_loop
+        assert loop.generation.temperature == other.generation.temperature
+        schedules = [run.lr_scheduler_configs[0].scheduler.state_dict() for run in (trainer, second)]
+        assert schedules[0] == schedules[1]
+        for iteration in range(ITERATIONS):
+            assert rollouts(copy, iteration) == rollouts(root, iteration), (name, iteration)
+
+
+@pytest.mark.engine
+def test_the_best_policy_is_exported(whole):
+    root, _, trainer = whole
+    best = next(callback for callback in trainer.callbacks if isinstance(callback, BestPolicyExport))
+    assert 0 < best.best_step <= trainer.global_step
+    assert best.best_accuracy >= trainer.evaluation.accuracy.mean
+    exported = adapter_for(str(root / "policy"))
+    assert f"Optimizer steps: {best.best_step}." in (root / "policy" / "README.md").read_text()
+    assert exported.load_model().num_parameters() == whole[1].model.num_parameters()
+
+
+@pytest.mark.parametrize("module", [{}, {"lora": LoRA(rank=2)}], ids=["full", "lora"])
+def test_restarts_go_back_to_the_initial_policy(files, tmp_path, module):
+    """ReST^EM: the last iteration equals training the initial policy on its rollouts, in one step."""
+    module = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.1), "lr_scheduler": None} | module
+    step = {"batch_size": 256, "micro_batch_size": 256}
+    evolved, trainer = evolve(
+        tmp_path,
+        files,
+        transformers,
+        data=step,
+        module=module,
+        trainer={"max_epochs": 2},
+        restart_policy=True,
+        restart_optimizer=True,
+    )
+    assert trainer.global_step == 2
+    assert {one.group.weight_version for one in rollouts(tmp_path, 1)} == {1}, "samples of the last policy"
+    examples = RolloutStore(tmp_path / "rollouts").examples(1)
+    rows = str(write_jsonl(tmp_path / "last.jsonl", (example.to_json() for example in examples)))
+    fixed = PolicyModule(InternVL(question_style="plain"), **module)
+    once = SelfEvolvingTrainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_progress_bar=False,
+        max_epochs=1,
+    )
+    once.fit(fixed, PolicyDataModule(train=rows, max_length=256, **step))
+    with fixed.policy_weights() as expected, evolved.policy_weights() as got:
+        initial = InternVL(question_style="plain").load_model().state_dict()
+        assert got.keys() == initial.keys()
+        for name, value in got.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+        moved = max(float((got[name] - initial[name]).abs().max()) for name in got)
+    assert moved > 1e-4
+
+
+def test_continuous_training_inherits_optimizer_and_schedule(files, tmp_path):
+    _, trainer = evolve(tmp_path / "a", files, transformers, trainer={"max_epochs": 2})
+    moments = next(iter(trainer.optimizers[0].state.values()))
+    assert int(moments["step"]) == trainer.global_step
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == trainer.global_step
+    _, trainer = evolve(
+        tmp_path / "b", files, transformers, trainer={"max_epochs": 2}, restart_optimizer=True
+    )
+    moments = next(iter(trainer.optimizers[0].state.values()))
+    assert 0 < int(moments["step"]) < trainer.global_step
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == int(moments["step"])
+
+
+class NothingIsRight:
+    """A reward that accepts no response."""
+
+    def __call__(self, group):
+        from mstar_pl.types import Score
+
+        return [Score(outcome="wrong") for _ in group.rollouts]
+
+
+def test_an_empty_selection_stops_with_the_reason(files, tmp_path):
+    with pytest.raises(InputError, match=r"none of 96 responses was selected at temperature 1\.0"):
+        evolve(tmp_path, files, transformers, reward=NothingIsRight())
+
+
+def test_rollouts_of_an_interrupted_iteration_are_used(files, tmp_path):
+    """A crash loses the shard being filled; the rest is not sampled again."""
+
+    class Crash(Exception):
+        pass
+
+    class Counting(TransformersEngine):
+        asked: ClassVar[list[list[str]]] = []
+
+        def generate(self, prompts, sampling, iteration=0, progress=""):
+            if sampling.temperature > 0:
+                Counting.asked.append([prompt.id for prompt in prompts])
+                if len(Counting.asked) == 3:
+                    raise Crash
+            return super().generate(prompts, sampling, iteration, progress)
+
+    one = {"trainer": {"max_epochs": 1}}
+    with pytest.raises(Crash):
+        evolve(tmp_path / "a", files, Counting, **one)
+    evolve(tmp_path / "a", files, Counting, **one)
+    assert Counting.asked[3] == Counting.asked[2], "goes on with the shard that was lost"
+    assert sum(map(len, Counting.asked)) == 24 + len(Counting.asked[2])
+    evolve(tmp_path / "b", files, transformers, **one)
+    assert rollouts(tmp_path / "a", 0) == rollouts(tmp_path / "b", 0)
+    asked = len(Counting.asked)
+    evolve(tmp_path / "a", files, Counting, selection=TopK(1), **one)
+    assert len(Counting.asked) > asked, "another selection is another training set"
+    assert (tmp_path / "a" / "rollouts" / "iteration-0000.stale-1").is_dir()
+
+
+def test_resuming_inside_an_iteration_without_its_rollouts_is_refused(files, tmp_path):
+    evolve(tmp_path, files, transformers, callbacks=[KeepAll(every_n_steps=1)], trainer={"max_epochs": 1})
+    inside = tmp_path / "checkpoints" / "0-1.ckpt"
+    shutil.rmtree(tmp_path / "rollouts")
+    with pytest.raises(InputError, match="inside iteration 0, whose rollouts"):
+        evolve(tmp_path, files, transformers, resume=str(inside), trainer={"max_epochs": 1})
+
+
+def test_a_prompt_without_an_answer_is_refused(files, tmp_path):
+    rows = [row for _, row in read_rows(Path(files["train"]))]
+    for row in rows:
+        row["images"] = [str(Path(files["train"]).parent / image) for image in row["images"]]
+    rows[7]["answer"] = None
+    rows[7]["choices"] = None
+    rows[7]["question_type"] = "free_form"
+    broken = write_jsonl(tmp_path / "broken.jsonl", rows)
+    with pytest.raises(InputError, match=r"broken\.jsonl: prompt 'minivista-0-train-7' has no answer"):
+        evolve(tmp_path, {"train": str(broken), "val": files["val"]}, transformers)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"interval": 0}}, "is not a percentage"),
+        ({"callbacks": [ResumeCheckpoint()], "trainer": {"max_epochs": 2, "max_steps": 3}}, "max_epochs"),
+    ],
+)
+def test_contradictions_are_refused(files, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        evolve(tmp_path, files, transformers, **change)
+
+
+def test_best_policy_needs_validation_prompts(files, tmp_path):
+    with pytest.raises(InputError, match=r"data\.val_prompts"):
+        evolve(tmp_path, {"train": files["train"], "val": None}, transformers, callbacks=[BestPolicyExport()])
+
+
+def test_a_fixed_data_set_is_refused_with_evolution(files, tmp_path):
+    trainer = SelfEvolvingTrainer(
+        evolution=Evolution(transformers), default_root_dir=tmp_path, accelerator="cpu", max_epochs=1
+    )
+    with pytest.raises(InputError, match="needs a SelfEvolvingDataModule"):
+        trainer.fit(
+            PolicyModule(InternVL(question_style="plain")),
+            PolicyDataModule(train=files["train"], batch_size=1),
+        )
+
+
+def test_without_evolution_the_trainer_only_trains(files, tmp_path):
+    trainer = SelfEvolvingTrainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=1,
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[PolicyExport()],
+    )
+    trainer.fit(
+        PolicyModule(InternVL(question_style="plain")), PolicyDataModule(train=files["train"], batch_size=1)
+    )
+    assert trainer.evaluation is None
+    assert (tmp_path / "policy" / "config.json").is_file()
