@@ -23,6 +23,7 @@ SHAPES = ("circle", "square", "triangle", "star")
 
 Point = tuple[float, float]
 Rgb = tuple[int, int, int]
+Mark = tuple[float, float, str]
 
 
 @cache
@@ -35,6 +36,9 @@ class Canvas:
 
     Args:
         rng: Source of every random choice of the drawing.
+
+    Attributes:
+        marks: What was written or drawn where, in pixels: `(x, y, "12")`, `(x, y, "circle")`.
     """
 
     def __init__(self, rng: Random) -> None:
@@ -45,6 +49,7 @@ class Canvas:
         self.font_size = rng.randint(13, 17)
         self._image = Image.new("RGB", (SIZE, SIZE), self.paper)
         self._draw = ImageDraw.Draw(self._image)
+        self.marks: list[Mark] = []
         self._shift = (rng.randint(-2, 2), rng.randint(-2, 2))
         self._clutter()
 
@@ -57,6 +62,7 @@ class Canvas:
         """Write a short text centred at a point, with a pixel of jitter."""
         x, y = self._at((at[0] + self.rng.uniform(-1, 1), at[1] + self.rng.uniform(-1, 1)))
         font = _font(size or self.font_size)
+        self.marks.append((x, y, str(text)))
         self._draw.text((x, y), str(text), fill=fill or self.ink, font=font, anchor="mm")
 
     def line(self, *points: Point, fill: Rgb | None = None, width: int = 2) -> None:
@@ -99,6 +105,7 @@ class Canvas:
     def shape(self, shape: str, at: Point, radius: float, fill: Rgb) -> None:
         """Draw a shape of `SHAPES` around a point."""
         x, y = at
+        self.marks.append((*self._at(at), shape))
         if shape == "circle":
             self.disc(at, radius, fill)
         elif shape == "square":

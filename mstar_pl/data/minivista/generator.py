@@ -159,4 +159,5 @@ def _finish(rng: Random, draft: Draft, form: Form, *, kind: str, task: str, key:
         caption=caption(draft.facts),
         facts=draft.facts,
         key=key,
+        marks=tuple(canvas.marks),
     )

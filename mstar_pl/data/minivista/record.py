@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL.Image import Image
 
-from mstar_pl.data.minivista.drawing import Canvas
+from mstar_pl.data.minivista.drawing import Canvas, Mark
 from mstar_pl.types import Prompt
 
 Form = Literal["integer", "float", "choice"]
@@ -87,6 +87,7 @@ class Item:
         caption: All that is seen, in the words of the perception steps.
         facts: The truth of the picture.
         key: The content key: kind, query and facts, without wording and drawing. It decides the split.
+        marks: The texts and shapes of the picture with their centres in pixels, `(x, y, "12")`.
     """
 
     prompt: Prompt
@@ -95,3 +96,4 @@ class Item:
     caption: str
     facts: Facts
     key: str
+    marks: tuple[Mark, ...] = ()
