@@ -64,6 +64,9 @@ def test_fit_resume_test_predict_and_evaluate(minivista, tmp_path, capsys):
     """The whole way of a user, on a handful of items."""
     assert main(["fit", *fit_args(minivista, tmp_path)]) == 0
     assert main(["fit", *fit_args(minivista, tmp_path, "--trainer.max_epochs=2", "--ckpt_path", "last")]) == 0
+    second = EventAccumulator(str(tmp_path / "lightning_logs/version_1"))
+    second.Reload()
+    assert [point.step for point in second.Scalars("val/loss")] == [3], "only the second epoch was left"
     assert main(["validate", *fit_args(minivista, tmp_path)]) == 0
     limit = ["--model.init_args.sampling.max_tokens=4"]
     assert main(["test", *fit_args(minivista, tmp_path, *limit)]) == 0

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mstar_pl.loops._lightning import FolderCheckpoint
 from mstar_pl.types import InputError
 
 
-class ResumeCheckpoint(ModelCheckpoint):
+class ResumeCheckpoint(FolderCheckpoint):
     """Keep one checkpoint, `last.ckpt`, from which `fit --ckpt_path last` goes on exactly.
 
     It is written at the end of each epoch and, if wanted, every few optimizer steps, but then only between
@@ -38,12 +38,12 @@ class ResumeCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder, and refuse `max_steps`, which makes epoch-end checkpoints lose steps."""
-        if stage == "fit" and trainer.max_steps != -1:
+        dry_run = getattr(trainer, "fast_dev_run", False)  # sets max_steps, and saves nothing
+        if stage == "fit" and trainer.max_steps != -1 and not dry_run:
             raise InputError(
                 "trainer.max_steps cannot be resumed exactly; remove it and set trainer.max_epochs"
             )
-        if self.dirpath is None:
-            self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        self.dirpath = str(self.folder(trainer))
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,8 +89,7 @@ class ResumeCheckpoint(ModelCheckpoint):
         self._rng_states = dict(state_dict)
 
     def _save(self, trainer: Trainer) -> None:
-        if self._should_skip_saving_checkpoint(trainer):
+        if getattr(trainer, "fast_dev_run", False):
             return
         assert self.dirpath is not None
         trainer.save_checkpoint(str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"))
-        self._last_global_step_saved = trainer.global_step

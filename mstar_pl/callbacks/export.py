@@ -28,11 +28,11 @@ class PolicyExport(Callback):
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that is not a policy."""
-        _check_policy(pl_module, self)
+        """Refuse a module that is not a policy, and a folder that would be overwritten by its own child."""
+        _check(trainer, pl_module, self.folder)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export on the first process."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export on the first process, also when a resumed run had nothing left to train."""
         _export(trainer, pl_module, self.folder)
 
 
@@ -46,12 +46,12 @@ class BestPolicyExport(Callback):
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
-        self.best_accuracy = -1.0
+        self.best_correct = -1
         self.best_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a trainer that does not evolve, another module, and missing validation prompts."""
-        _check_policy(pl_module, self)
+        _check(trainer, pl_module, self.folder)
         data = trainer.datamodule  # type: ignore[attr-defined] # set by fit
         if stage == "fit" and not (
             isinstance(trainer, SelfEvolvingTrainer)
@@ -66,26 +66,34 @@ class BestPolicyExport(Callback):
         """Export after an iteration that is better than all before it."""
         assert isinstance(trainer, SelfEvolvingTrainer)
         evaluation = trainer.evaluation
-        if evaluation is None or evaluation.accuracy.mean <= self.best_accuracy:
+        if evaluation is None or evaluation.num_correct <= self.best_correct:
             return
-        self.best_accuracy, self.best_step = evaluation.accuracy.mean, evaluation.step
+        self.best_correct, self.best_step = evaluation.num_correct, evaluation.step
         accuracy = "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * value for value in evaluation.accuracy))
         _export(trainer, pl_module, self.folder, f"Greedy validation accuracy: {accuracy}.")
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the best policy was."""
-        return {"best_accuracy": self.best_accuracy, "best_step": self.best_step}
+        return {"best_correct": self.best_correct, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.best_accuracy, self.best_step = state_dict["best_accuracy"], state_dict["best_step"]
+        self.best_correct, self.best_step = state_dict["best_correct"], state_dict["best_step"]
 
 
-def _check_policy(pl_module: LightningModule, callback: Callback) -> None:
+def _folder(trainer: Trainer, folder: str | None) -> Path:
+    return Path(folder or Path(trainer.default_root_dir) / "policy")
+
+
+def _check(trainer: Trainer, pl_module: LightningModule, folder: str | None) -> None:
     if not isinstance(pl_module, PolicyModule):
         raise InputError(
-            f"{type(callback).__name__} exports a PolicyModule, not a {type(pl_module).__name__}; "
-            "remove the callback"
+            f"policy export needs a PolicyModule, not a {type(pl_module).__name__}; remove the callback"
+        )
+    if _folder(trainer, folder).resolve() == Path(pl_module.lmm.path).resolve():
+        raise InputError(
+            f"{pl_module.lmm.path}: the export would replace the policy that training starts from; "
+            "set another trainer.default_root_dir"
         )
 
 
@@ -93,7 +101,7 @@ def _export(trainer: Trainer, pl_module: LightningModule, folder: str | None, no
     assert isinstance(pl_module, PolicyModule)
     if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
         return
-    path = Path(folder or Path(trainer.default_root_dir) / "policy")
+    path = _folder(trainer, folder)
     base = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. {notes}"
     export_policy(pl_module.lmm, pl_module.model, path, base.strip())
     log.info("policy exported to %s", path)

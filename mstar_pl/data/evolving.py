@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from mstar_pl.data.datamodule import PolicyDataModule, fit_context
 from mstar_pl.data.interval import interval_prompts
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.types import InputError, Prompt
+from mstar_pl.types import Example, InputError, Prompt
+
+log = logging.getLogger(__name__)
 
 
 class SelfEvolvingDataModule(PolicyDataModule):
@@ -54,10 +57,19 @@ class SelfEvolvingDataModule(PolicyDataModule):
         """Return the loader over the selected rollouts of the current iteration."""
         iteration = self.trainer.current_epoch if self.trainer else 0
         source = str(self.store.folder(iteration))
+        selected = self.store.examples(iteration)
+        examples = [example for example in selected if self._is_plain(example)]
+        if dropped := len(selected) - len(examples):
+            log.warning("%s: dropped %d responses that spell out special tokens", source, dropped)
         self.example_sets["train"] = fit_context(
-            self.store.examples(iteration), self._encoder, self.max_length, self.overlong, source
+            examples, self._encoder, self.max_length, self.overlong, source
         )
         return super().train_dataloader()
+
+    def _is_plain(self, example: Example) -> bool:
+        """Tell whether a response holds no special token once tokenised; sampled pieces may spell one."""
+        tokens = self._encoder.encode_response(example.response)
+        return not set(tokens[:-1]) & {*self._encoder.banned_token_ids, tokens[-1]}
 
     def _load_train(self) -> None:
         self.prompts = self._labelled("prompts")

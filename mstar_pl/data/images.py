@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from os import cpu_count
+from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
@@ -37,6 +40,12 @@ def load_image(path: str) -> Image.Image:
         raise InputError(
             f"{path}: cannot be read as an image ({error}); replace it or remove its row"
         ) from None
+
+
+@lru_cache(maxsize=65536)
+def image_digest(path: str) -> str:
+    """Return the SHA-256 of an image file, read once a process."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def image_size(path: str) -> tuple[int, int]:

@@ -9,7 +9,6 @@ under a temporary name and renamed, so a crash loses the shard being filled and 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mstar_pl.data.images import image_digest
 from mstar_pl.types import Example, InputError, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 
 SCHEMA_VERSION = 1
@@ -176,7 +176,7 @@ def _rows(scored: ScoredGroup) -> Iterator[dict[str, Any]]:
         "prompt_id": prompt.id,
         "task": prompt.task,
         "prompt": json.dumps(prompt.to_json(), ensure_ascii=False),
-        "image_sha256": [_sha256(image) for image in prompt.images],
+        "image_sha256": [image_digest(image) for image in prompt.images],
         "prompt_token_ids": group.prompt_token_ids,
         "weight_version": group.weight_version,
     }
@@ -218,8 +218,3 @@ def _group(rows: list[dict[str, Any]]) -> ScoredGroup:
 @lru_cache(maxsize=1024)
 def _prompt(text: str) -> Prompt:
     return Prompt.from_json(json.loads(text))
-
-
-@lru_cache(maxsize=65536)
-def _sha256(image: str) -> str:
-    return hashlib.sha256(Path(image).read_bytes()).hexdigest()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 
@@ -74,6 +76,21 @@ class PhasedFitLoop(_FitLoop):
         """Run the phase after training, then end the epoch."""
         self.after_epoch(self.epoch)
         super().on_advance_end()
+
+
+class FolderCheckpoint(ModelCheckpoint):
+    """A checkpoint callback with a fixed folder: `dirpath`, or `checkpoints` under `default_root_dir`.
+
+    Lightning looks for the last checkpoint before it calls `setup`, in the folder of a logger's next version.
+    """
+
+    def folder(self, trainer: Trainer) -> Path:
+        """Return the folder."""
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        last = self.folder(trainer) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        return {str(last)} if last.is_file() else set()
 
 
 def install(trainer: Trainer, loop: PhasedFitLoop) -> None:

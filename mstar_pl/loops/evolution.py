@@ -49,7 +49,7 @@ class Evolution:
         restart_optimizer: Start optimizer and learning-rate schedule anew in each iteration.
         shard_prompts: Prompts sampled between two writes to the rollout store.
         parity_tolerance: Largest difference in nats between engine and training model in the probe after the
-            first weight sync; about 0.5 when one of them computes in bfloat16.
+            first weight sync; None takes 0.02 in float32 and 0.5 in bfloat16.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Evolution:
         restart_policy: bool = False,
         restart_optimizer: bool = False,
         shard_prompts: int = 256,
-        parity_tolerance: float = 0.02,
+        parity_tolerance: float | None = None,
     ) -> None:
         self.engine = engine
         self.sampling = sampling or SamplingConfig(num_samples=16, temperature=1.0)

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from mstar_pl.data.evolving import SelfEvolvingDataModule
+from mstar_pl.data.images import image_digest
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.metrics.intervals import Interval, bootstrap_interval
@@ -36,11 +37,13 @@ class Evaluation:
     Attributes:
         step: Optimizer steps behind the policy.
         accuracy: Share of correct answers among the decided ones.
-        num_undecided: Answers that the check could not decide; they count as neither.
+        num_correct: Correct answers; the best policy is chosen by them, so that undecided ones do not help.
+        num_undecided: Answers that the check could not decide.
     """
 
     step: int
     accuracy: Interval
+    num_correct: int
     num_undecided: int
 
 
@@ -64,14 +67,20 @@ class GenerationLoop(StatefulLoop):
         self._fingerprint = ""
         self._engine: RolloutEngine | None = None
         self._synced_step = -1
+        self._probed = False
 
     def on_save_checkpoint(self) -> dict[str, Any]:
         """Return the temperature and what the rollouts being trained on depend on."""
-        return {"temperature": self.temperature, "fingerprint": self._fingerprint}
+        return {
+            "temperature": self.temperature,
+            "configured_temperature": self.evolution.sampling.temperature,
+            "fingerprint": self._fingerprint,
+        }
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
-        self.temperature = state_dict["temperature"]
+        """Take them back; a temperature that was changed in the configuration since then wins."""
+        if state_dict["configured_temperature"] == self.evolution.sampling.temperature:
+            self.temperature = state_dict["temperature"]
         self._fingerprint = state_dict["fingerprint"]
 
     def is_complete(self, iteration: int) -> bool:
@@ -99,10 +108,9 @@ class GenerationLoop(StatefulLoop):
                 )
                 engine = self._synced_engine()
                 manifest = pipeline.run(engine, prompts, sampling, iteration, fingerprint)
-                engine.sleep()
-                self._synced_step = -1
             for name in ("rollout/seconds", "reward/seconds"):
                 self.seconds[name] += manifest["metrics"][name]
+        self._sleep()
         self._fingerprint = fingerprint
         metrics = manifest["metrics"]
         log_metrics(self.trainer, metrics | {"dynamics/temperature": self.temperature})
@@ -120,6 +128,21 @@ class GenerationLoop(StatefulLoop):
                 f"temperature {self.temperature} (Pass@1 {metrics.get('reward/pass@1', 0):.3f}); warm the "
                 "policy up first, lower the temperature, draw more samples, or loosen the selection"
             )
+
+    def start(self) -> None:
+        """Start the engine, if it does not run yet, and check all prompts against it.
+
+        A starting engine sets threads and numerics of the whole process. A run that goes on from a checkpoint
+        is to train with them from its first step, as an uninterrupted one does.
+        """
+        if self._engine is None:
+            began = time.perf_counter()
+            with isolate_rng():
+                engine = self.evolution.engine(self._policy.lmm)
+            engine.check([*self._data.prompts, *self._data.val_prompts], self.evolution.sampling.max_tokens)
+            self._engine = engine
+            self._sleep()
+            self.seconds["rollout/start_seconds"] += time.perf_counter() - began
 
     def restart(self) -> None:
         """Set back what the method does not inherit from the last iteration: weights, optimizer, schedule."""
@@ -144,7 +167,12 @@ class GenerationLoop(StatefulLoop):
             self.seconds["eval/seconds"] += time.perf_counter() - began
         decided = [float(outcome == "correct") for outcome in outcomes if outcome != "undecided"]
         accuracy = bootstrap_interval(decided) if decided else Interval(0.0, 0.0, 1.0)
-        self.evaluation = Evaluation(self.trainer.global_step, accuracy, len(outcomes) - len(decided))
+        self.evaluation = Evaluation(
+            step=self.trainer.global_step,
+            accuracy=accuracy,
+            num_correct=outcomes.count("correct"),
+            num_undecided=outcomes.count("undecided"),
+        )
         metrics = {
             "eval/accuracy": accuracy.mean,
             "eval/accuracy_low": accuracy.low,
@@ -185,42 +213,50 @@ class GenerationLoop(StatefulLoop):
             )
         return data
 
+    def _sleep(self) -> None:
+        """Give the engine's memory to training."""
+        if self._engine is not None:
+            self._engine.sleep()
+            self._synced_step = -1
+
     def _synced_engine(self) -> RolloutEngine:
-        """Return the engine with this step's weights: started at the first call, probed at the first sync."""
-        # Drawn numbers, those of the engine's start among them, are for the caller to keep from training.
-        first = self._engine is None
-        if self._engine is None:
-            began = time.perf_counter()
-            self._engine = self.evolution.engine(self._policy.lmm)
-            self._engine.check(
-                [*self._data.prompts, *self._data.val_prompts], self.evolution.sampling.max_tokens
-            )
-            self.seconds["rollout/start_seconds"] += time.perf_counter() - began
+        """Return the engine with this step's weights; the first sync is probed."""
+        engine = self._engine
+        assert engine is not None, "start comes first"
         began, step = time.perf_counter(), self.trainer.global_step
         if self._synced_step != step:
-            self._engine.wake()
+            engine.wake()
             with self._policy.policy_weights() as weights:
-                self._engine.load_policy(weights.items(), version=step)
+                engine.load_policy(weights.items(), version=step)
             self._synced_step = step
-        if first:
-            gap = check_parity(
-                self._engine,
-                self._policy.lmm,
-                self._policy.model,
-                self._data.prompts[:2],
-                tolerance=self.evolution.parity_tolerance,
-            )
+        if not self._probed:
+            lmm, tolerance = self._policy.lmm, self.evolution.parity_tolerance
+            if tolerance is None:
+                tolerance = (
+                    0.02 if lmm.dtype == "float32" and "bf16" not in str(self.trainer.precision) else 0.5
+                )
+            gap = check_parity(engine, lmm, self._policy.model, self._data.prompts[:2], tolerance=tolerance)
+            self._probed = True
             log.info("engine and training model agree: largest gap %.4f nats", gap)
         self.seconds["rollout/sync_seconds"] += time.perf_counter() - began
-        return self._engine
+        return engine
 
     def _fingerprint_of(self, prompts: list[Prompt], sampling: SamplingConfig) -> str:
         """Return what the rollouts of an iteration depend on as JSON."""
-        content = json.dumps([prompt.to_json() for prompt in prompts], sort_keys=True)
+        lmm = self._policy.lmm
+        # What the policy reads: rendered text and the contents of the images.
+        content = json.dumps(
+            [
+                (prompt.to_json(), lmm.render(prompt), [image_digest(image) for image in prompt.images])
+                for prompt in prompts
+            ],
+            sort_keys=True,
+        )
         with self._policy.policy_weights() as weights:
             digest = _digest(weights.items())
         return json.dumps(
             {
+                "lmm": [type(lmm).__qualname__, lmm.dtype, lmm.options],
                 "policy_step": self.trainer.global_step,
                 "weights": digest,
                 "prompts": hashlib.sha256(content.encode()).hexdigest()[:16],
@@ -232,7 +268,7 @@ class GenerationLoop(StatefulLoop):
 
 
 def _digest(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """Return a hash of names and of the first values of each tensor; a training step changes them all."""
+    """Return a hash of names and first values of all tensors, which tells one policy from another."""
     digest = hashlib.sha256()
     for name, tensor in weights:
         digest.update(name.encode())
@@ -241,5 +277,7 @@ def _digest(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _describe(part: object) -> str:
-    options = {name: value for name, value in vars(part).items() if not name.startswith("_")}
-    return f"{type(part).__qualname__}({json.dumps(options, sort_keys=True, default=repr)})"
+    """Return class and public options; of what is no JSON value, only the type."""
+    options = {name: value for name, value in getattr(part, "__dict__", {}).items() if name[0] != "_"}
+    values = json.dumps(options, sort_keys=True, default=lambda value: type(value).__qualname__)
+    return f"{type(part).__module__}.{type(part).__qualname__}({values})"

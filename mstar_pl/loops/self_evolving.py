@@ -54,6 +54,7 @@ class SelfEvolvingLoop(PhasedFitLoop):
         Raises:
             InputError: The run goes on inside an iteration whose rollouts are gone.
         """
+        self.generation.start()
         if resumed:
             if not self.is_ready(epoch):
                 raise InputError(

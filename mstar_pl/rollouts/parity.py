@@ -58,7 +58,7 @@ def check_parity(
             raise RuntimeError(
                 f"prompt {group.prompt.id!r}: the engine's token {place} of the greedy response lies "
                 f"{gaps_R[place]:.3f} nats below the training model's (tolerance {tolerance}); "
-                "the weights did not arrive whole, or the engine computes in another precision"
+                "the weights did not arrive whole, or the two differ in precision (parity_tolerance)"
             )
         worst = max(worst, float(gaps_R.max()))
     return worst

@@ -35,12 +35,16 @@ class TransformersEngine(RolloutEngine):
         self.lmm = lmm
         self.batch_size = batch_size
         self._model = model
+        self._owned = False
         self._version = 0
 
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take over weights; see `RolloutEngine`."""
-        self._model = self._model if self._model is not None else self.lmm.load_model()
-        self._model.load_state_dict(dict(weights))
+        state = dict(weights)
+        if self._model is None:
+            self._model = self.lmm.load_model(next(iter(state.values())).device)
+            self._owned = True
+        self._model.load_state_dict(state)
         self._version = version
 
     def generate(
@@ -63,10 +67,12 @@ class TransformersEngine(RolloutEngine):
         """Refuse nothing; see `RolloutEngine`."""
 
     def sleep(self) -> None:
-        """Keep the model where it is: it is the training model's own memory."""
+        """Drop the model, if `load_policy` made it."""
+        if self._owned:
+            self._model = None
 
     def wake(self) -> None:
-        """Do nothing; see `sleep`."""
+        """Do nothing: `load_policy` loads a model that was dropped."""
 
     @torch.inference_mode()
     def _generate_batch(
@@ -87,6 +93,7 @@ class TransformersEngine(RolloutEngine):
             output_ST = model.generate(  # type: ignore[operator] # a method of both
                 **inputs,
                 do_sample=not greedy,
+                repetition_penalty=1.0,  # whatever the folder's generation_config says
                 num_return_sequences=sampling.num_samples,
                 max_new_tokens=sampling.max_tokens,
                 suppress_tokens=list(self.lmm.banned_token_ids),

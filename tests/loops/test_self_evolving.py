@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,10 +58,12 @@ def falling(optimizer):
 def evolve(root, files, engine, *, callbacks=(), resume=None, data=None, module=None, trainer=None, **evo):
     """Run iterations of 24 prompts of the embedded LMM, in steps of 4 cut into micro-batches of 2."""
     seed_everything(0)
-    policy = PolicyModule(
-        InternVL(question_style="plain"),
-        **({"optimizer": momentum, "lr_scheduler": falling} | (module or {})),
-    )
+    options = {
+        "lmm": InternVL(question_style="plain"),
+        "optimizer": momentum,
+        "lr_scheduler": falling,
+    }
+    policy = PolicyModule(**(options | (module or {})))
     datamodule = SelfEvolvingDataModule(
         files["train"],
         files["val"],
@@ -166,10 +169,27 @@ def test_the_best_policy_is_exported(whole):
     root, _, trainer = whole
     best = next(callback for callback in trainer.callbacks if isinstance(callback, BestPolicyExport))
     assert 0 < best.best_step <= trainer.global_step
-    assert best.best_accuracy >= trainer.evaluation.accuracy.mean
-    exported = adapter_for(str(root / "policy"))
+    assert best.best_correct >= trainer.evaluation.num_correct
+    exported = adapter_for(str(root / "policy")).load_model().state_dict()
+    (checkpoint,) = (root / "checkpoints").glob(f"*-{best.best_step}.ckpt")
+    weights = torch.load(checkpoint, weights_only=False)["state_dict"]
+    assert all(torch.equal(value, weights[f"model.{name}"]) for name, value in exported.items())
     assert f"Optimizer steps: {best.best_step}." in (root / "policy" / "README.md").read_text()
-    assert exported.load_model().num_parameters() == whole[1].model.num_parameters()
+
+
+@pytest.mark.engine
+def test_rollouts_of_another_policy_are_set_aside(whole, files, engine, tmp_path):
+    """From an older checkpoint with other batches: iteration 2 samples the same policy, 3 another one."""
+    root, _, _ = whole
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    step = json.loads(RolloutStore(root / "rollouts").manifest(2)["fingerprint"])["policy_step"]
+    (end,) = (copy / "checkpoints").glob(f"*-{step}.ckpt")
+    data = {"batch_size": 8, "micro_batch_size": 8}
+    evolve(copy, files, engine, callbacks=[KeepAll(), BestPolicyExport()], resume=str(end), data=data)
+    assert rollouts(copy, 2) == rollouts(root, 2)
+    assert {folder.name for folder in (copy / "rollouts").glob("*stale*")} == {"iteration-0003.stale-1"}
+    assert rollouts(copy, 3) != rollouts(root, 3)
 
 
 @pytest.mark.parametrize("module", [{}, {"lora": LoRA(rank=2)}], ids=["full", "lora"])
@@ -211,7 +231,14 @@ def test_restarts_go_back_to_the_initial_policy(files, tmp_path, module):
 
 
 def test_continuous_training_inherits_optimizer_and_schedule(files, tmp_path):
-    _, trainer = evolve(tmp_path / "a", files, transformers, trainer={"max_epochs": 2})
+    started = []
+
+    def engine(lmm):
+        started.append(transformers(lmm))
+        return started[-1]
+
+    _, trainer = evolve(tmp_path / "a", files, engine, trainer={"max_epochs": 2})
+    assert len(started) == 1, "one engine start a run"
     moments = next(iter(trainer.optimizers[0].state.values()))
     assert int(moments["step"]) == trainer.global_step
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == trainer.global_step
@@ -297,6 +324,41 @@ def test_a_prompt_without_an_answer_is_refused(files, tmp_path):
 def test_contradictions_are_refused(files, tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         evolve(tmp_path, files, transformers, **change)
+
+
+def test_the_export_must_not_replace_where_training_started(files, tmp_path):
+    InternVL().processor.save_pretrained(tmp_path / "policy")
+    InternVL().load_model().save_pretrained(tmp_path / "policy")
+    policy = PolicyModule(InternVL(str(tmp_path / "policy"), question_style="plain"))
+    trainer = SelfEvolvingTrainer(
+        default_root_dir=tmp_path, accelerator="cpu", max_epochs=1, logger=False, callbacks=[PolicyExport()]
+    )
+    with pytest.raises(InputError, match="would replace the policy that training starts from"):
+        trainer.fit(policy, PolicyDataModule(train=files["train"], batch_size=1))
+
+
+def test_a_changed_temperature_wins_over_the_checkpoint(files, tmp_path):
+    evolve(tmp_path, files, transformers, callbacks=[ResumeCheckpoint()], trainer={"max_epochs": 1})
+    cooler = replace(SAMPLING, temperature=0.7)
+    _, trainer = evolve(
+        tmp_path,
+        files,
+        transformers,
+        callbacks=[ResumeCheckpoint()],
+        resume="last",
+        trainer={"max_epochs": 2},
+        sampling=cooler,
+    )
+    assert trainer.fit_loop.generation.temperature == 0.7
+    fingerprints = [RolloutStore(tmp_path / "rollouts").manifest(i)["fingerprint"] for i in (0, 1)]
+    assert [json.loads(one)["sampling"]["temperature"] for one in fingerprints] == [1.0, 0.7]
+
+
+def test_another_rendering_of_the_prompts_is_another_training_set(files, tmp_path):
+    for style in ("plain", "mathvista"):
+        module = {"lmm": InternVL(question_style=style)}
+        evolve(tmp_path, files, transformers, module=module, trainer={"max_epochs": 1})
+    assert (tmp_path / "rollouts" / "iteration-0000.stale-1").is_dir()
 
 
 def test_best_policy_needs_validation_prompts(files, tmp_path):
