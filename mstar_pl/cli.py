@@ -29,6 +29,7 @@ Train large multimodal models on their own solutions (M-STAR, arXiv 2412.17451).
 
 training, configured by YAML files and options (LightningCLI):
   fit        train:                mstar-pl fit --config configs/experiments/sft.yaml
+             self-evolve:          mstar-pl fit --config configs/experiments/continuous.yaml
   validate   loss on held-out examples
   test       answer labelled prompts in the training process and grade them
   predict    answer prompts in the training process and write the responses
