@@ -61,6 +61,8 @@ class SelfEvolvingDataModule(PolicyDataModule):
         examples = [example for example in selected if self._is_plain(example)]
         if dropped := len(selected) - len(examples):
             log.warning("%s: dropped %d responses that spell out special tokens", source, dropped)
+        if not examples:
+            raise InputError(f"{source}: every selected response spells special tokens; none can be used")
         self.example_sets["train"] = fit_context(
             examples, self._encoder, self.max_length, self.overlong, source
         )

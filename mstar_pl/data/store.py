@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mstar_pl.data.images import image_digest
+from mstar_pl.data.jsonl import write_json
 from mstar_pl.types import Example, InputError, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 
 SCHEMA_VERSION = 1
@@ -127,10 +128,7 @@ class RolloutStore:
             "shards": shards,
             "metrics": dict(metrics),
         }
-        path = self.folder(iteration) / MANIFEST
-        temporary = path.with_name(f".{MANIFEST}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
-        temporary.replace(path)
+        write_json(self.folder(iteration) / MANIFEST, manifest)
         return manifest
 
     def groups(self, iteration: int) -> Iterator[ScoredGroup]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mstar_pl.data.jsonl import read_rows, write_jsonl
-from mstar_pl.metrics.intervals import bootstrap_interval
+from mstar_pl.data.jsonl import read_rows, write_json, write_jsonl
+from mstar_pl.metrics.accuracy import decided_accuracy
 from mstar_pl.rewards.answer import grade
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
@@ -84,9 +84,7 @@ def write_results(out: Path, rows: Sequence[dict[str, Any]], settings: dict[str,
     write_jsonl(out / RESPONSES, rows)
     versions = {name: version(name) for name in ("torch", "transformers", "lightning")}
     results = {"settings": settings, "accuracy": summarise(rows), "versions": versions}
-    temporary = out / f".{RESULTS}.tmp"
-    temporary.write_text(json.dumps(results, indent=2) + "\n")
-    temporary.replace(out / RESULTS)
+    write_json(out / RESULTS, results)
     (out / PARTIAL).unlink(missing_ok=True)
     return results
 
@@ -141,13 +139,13 @@ def _row(group: RolloutGroup, rules: str) -> dict[str, Any]:
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    decided = [float(row["outcome"] == "correct") for row in rows if row["outcome"] != "undecided"]
-    mean, low, high = bootstrap_interval(decided) if decided else (None, None, None)
+    outcomes = [row["outcome"] for row in rows]
+    mean, low, high = decided_accuracy(outcomes) or (None, None, None)
     return {
         "mean": mean,
         "low": low,
         "high": high,
         "num": len(rows),
-        "undecided": len(rows) - len(decided),
+        "undecided": outcomes.count("undecided"),
         "truncated": sum(row["finish_reason"] == "length" for row in rows),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ class StatefulLoop(_Loop):
     """A child of the fit loop whose `on_save_checkpoint` state Lightning saves and restores with it."""
 
 
-class PhasedFitLoop(_FitLoop):
+class PhasedFitLoop(_FitLoop, ABC):
     """A fit loop whose training set comes into being right before each epoch.
 
     Subclasses fill in what follows; the hooks of the whole fit may do nothing.
@@ -35,17 +36,17 @@ class PhasedFitLoop(_FitLoop):
     def after_fit(self) -> None:
         """Run once, after the hooks of the training's end."""
 
+    @abstractmethod
     def is_ready(self, epoch: int) -> bool:
         """Tell whether the training set of an epoch exists."""
-        raise NotImplementedError
 
+    @abstractmethod
     def before_epoch(self, epoch: int, resumed: bool) -> None:
         """Make the training set; `resumed` says that the epoch goes on from a checkpoint inside it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after_epoch(self, epoch: int) -> None:
         """Run after the last batch of an epoch, before the hooks of its end."""
-        raise NotImplementedError
 
     @property
     def epoch(self) -> int:

@@ -21,7 +21,8 @@ from mstar_pl.data.evolving import SelfEvolvingDataModule
 from mstar_pl.data.images import image_digest
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
-from mstar_pl.metrics.intervals import Interval, bootstrap_interval
+from mstar_pl.metrics.accuracy import decided_accuracy
+from mstar_pl.metrics.intervals import Interval
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.rollouts.pipeline import RolloutPipeline
@@ -165,8 +166,7 @@ class GenerationLoop(StatefulLoop):
                 self.evolution.reward(group)[0].outcome for group in engine.generate(prompts, sampling)
             ]
             self.seconds["eval/seconds"] += time.perf_counter() - began
-        decided = [float(outcome == "correct") for outcome in outcomes if outcome != "undecided"]
-        accuracy = bootstrap_interval(decided) if decided else Interval(0.0, 0.0, 1.0)
+        accuracy = decided_accuracy(outcomes) or Interval(0.0, 0.0, 1.0)
         self.evaluation = Evaluation(
             step=self.trainer.global_step,
             accuracy=accuracy,

@@ -15,7 +15,7 @@ from mstar_pl.metrics.pass_at_k import pass_at_k
 from mstar_pl.rewards.reward import Reward
 from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import RolloutEngine
-from mstar_pl.types import Prompt, SamplingConfig, ScoredGroup
+from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig, ScoredGroup
 
 
 class RolloutPipeline:
@@ -86,7 +86,7 @@ class RolloutPipeline:
             metrics["rollout/tokens_per_second"] = tokens["all"] / seconds["generate"]
         return self.store.finish(iteration, fingerprint, metrics)
 
-    def _score(self, group: Any) -> ScoredGroup:
+    def _score(self, group: RolloutGroup) -> ScoredGroup:
         scores = tuple(self.reward(group))
         return ScoredGroup(group=group, scores=scores, selected=self.selection(group, scores))
 

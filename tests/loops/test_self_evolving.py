@@ -1,4 +1,4 @@
-"""The self-evolving loop through the real Trainer: iterations, resumption, restarts, refusals."""
+"""The loop through the real Trainer: restarts, inheritance, interruptions, refusals."""
 
 import json
 import shutil
@@ -8,188 +8,24 @@ from typing import ClassVar
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
 
 from mstar_pl.callbacks import BestPolicyExport, PolicyExport, ResumeCheckpoint
 from mstar_pl.data.datamodule import PolicyDataModule
-from mstar_pl.data.evolving import SelfEvolvingDataModule
 from mstar_pl.data.jsonl import read_rows, write_jsonl
-from mstar_pl.data.minivista.write import write_split
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops import Evolution, SelfEvolvingTrainer
-from mstar_pl.models import InternVL, LoRA, adapter_for
+from mstar_pl.models import InternVL, LoRA
 from mstar_pl.modules import PolicyModule
 from mstar_pl.rewards import TopK
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import InputError, SamplingConfig
-from tests.modules.test_policy import assert_same, state
-
-ITERATIONS = 4
-SAMPLING = SamplingConfig(num_samples=4, temperature=1.0, max_tokens=24, seed=5)
-
-
-class KeepAll(ResumeCheckpoint):
-    """Also keep a copy of each checkpoint."""
-
-    def _save(self, trainer):
-        super()._save(trainer)
-        last = Path(self.dirpath) / "last.ckpt"
-        shutil.copy(last, last.with_name(f"{trainer.current_epoch}-{trainer.global_step}.ckpt"))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """96 prompts to sample from and 24 to measure on."""
-    root = tmp_path_factory.mktemp("minivista")
-    return {
-        split: str(write_split(root, split, count, solutions=True))
-        for split, count in [("train", 96), ("val", 24)]
-    }
-
-
-def momentum(params):
-    return torch.optim.AdamW(params, lr=1e-4)
-
-
-def falling(optimizer):
-    return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=40)
-
-
-def evolve(root, files, engine, *, callbacks=(), resume=None, data=None, module=None, trainer=None, **evo):
-    """Run iterations of 24 prompts of the embedded LMM, in steps of 4 cut into micro-batches of 2."""
-    seed_everything(0)
-    options = {
-        "lmm": InternVL(question_style="plain"),
-        "optimizer": momentum,
-        "lr_scheduler": falling,
-    }
-    policy = PolicyModule(**(options | (module or {})))
-    datamodule = SelfEvolvingDataModule(
-        files["train"],
-        files["val"],
-        **({"interval": 25, "batch_size": 4, "micro_batch_size": 2, "max_length": 256} | (data or {})),
-    )
-    trainer = SelfEvolvingTrainer(
-        evolution=Evolution(engine, **({"sampling": SAMPLING, "shard_prompts": 10} | evo)),
-        default_root_dir=root,
-        accelerator="cpu",
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **({"max_epochs": ITERATIONS} | (trainer or {})),
-    )
-    trainer.fit(policy, datamodule, ckpt_path=resume)
-    return policy, trainer
-
-
-def rollouts(root, iteration):
-    return list(RolloutStore(root / "rollouts").groups(iteration))
-
-
-def transformers(lmm):
-    return TransformersEngine(lmm)
-
-
-@pytest.fixture(scope="module")
-def engine():
-    """One real engine for all runs."""
-    from mstar_pl.rollouts.vllm_engine import VLLMEngine
-
-    started = VLLMEngine(InternVL(question_style="plain"), max_model_len=256, max_num_seqs=64)
-    return lambda lmm: started
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, files, engine):
-    """An uninterrupted run of four iterations that keeps every checkpoint."""
-    root = tmp_path_factory.mktemp("whole")
-    policy, trainer = evolve(root, files, engine, callbacks=[KeepAll(every_n_steps=2), BestPolicyExport()])
-    return root, policy, trainer
-
-
-@pytest.mark.engine
-def test_iterations_differ_in_length_and_use_the_latest_weights(whole):
-    root, _, trainer = whole
-    store = RolloutStore(root / "rollouts")
-    manifests = [store.manifest(iteration) for iteration in range(ITERATIONS)]
-    assert len({manifest["metrics"]["reward/selected"] for manifest in manifests}) > 1, "unequal epochs"
-    steps = [json.loads(manifest["fingerprint"])["policy_step"] for manifest in manifests]
-    assert steps == sorted(set(steps))
-    assert steps[0] == 0
-    for iteration, step in enumerate(steps):
-        groups = rollouts(root, iteration)
-        assert {group.group.weight_version for group in groups} == {step}
-        assert len(groups) == 24
-        selected = [
-            (one.scores[k].outcome, one.group.rollouts[k].finish_reason)
-            for one in groups
-            for k in one.selected
-        ]
-        assert set(selected) == {("correct", "stop")}
-    ids = [{one.group.prompt.id for one in rollouts(root, iteration)} for iteration in range(ITERATIONS)]
-    assert len(set.union(*ids)) == 96, "four intervals of 25 % are the whole set"
-    examples = [len(store.examples(iteration)) for iteration in range(ITERATIONS)]
-    assert trainer.global_step == sum(-(-number // 4) for number in examples)
-
-
-@pytest.mark.engine
-def test_resuming_any_checkpoint_equals_the_uninterrupted_run(whole, files, engine, tmp_path):
-    root, policy, trainer = whole
-    checkpoints = sorted(path.name for path in (root / "checkpoints").glob("*-*.ckpt"))
-    assert len(checkpoints) >= 2 * ITERATIONS, "inside and at the end of epochs"
-    for name in checkpoints:
-        copy = tmp_path / name
-        shutil.copytree(root, copy)
-        # What came after the checkpoint must be made again, not found.
-        loops = torch.load(copy / "checkpoints" / name, weights_only=False)["loops"]["fit_loop"]
-        progress = loops["epoch_progress"]["current"]
-        kept = progress["ready"] if progress["ready"] > progress["processed"] else progress["processed"]
-        for iteration in range(kept, ITERATIONS):
-            shutil.rmtree(copy / "rollouts" / f"iteration-{iteration:04d}")
-        resumed, second = evolve(
-            copy,
-            files,
-            engine,
-            callbacks=[KeepAll(every_n_steps=2), BestPolicyExport()],
-            resume=str(copy / "checkpoints" / name),
-        )
-        assert_same(state(resumed, second), state(policy, trainer))
-        loop, other = trainer.fit_loop, second.fit_loop
-        assert loop.generation.temperature == other.generation.temperature
-        schedules = [run.lr_scheduler_configs[0].scheduler.state_dict() for run in (trainer, second)]
-        assert schedules[0] == schedules[1]
-        for iteration in range(ITERATIONS):
-            assert rollouts(copy, iteration) == rollouts(root, iteration), (name, iteration)
-
-
-@pytest.mark.engine
-def test_the_best_policy_is_exported(whole):
-    root, _, trainer = whole
-    best = next(callback for callback in trainer.callbacks if isinstance(callback, BestPolicyExport))
-    assert 0 < best.best_step <= trainer.global_step
-    assert best.best_correct >= trainer.evaluation.num_correct
-    exported = adapter_for(str(root / "policy")).load_model().state_dict()
-    (checkpoint,) = (root / "checkpoints").glob(f"*-{best.best_step}.ckpt")
-    weights = torch.load(checkpoint, weights_only=False)["state_dict"]
-    assert all(torch.equal(value, weights[f"model.{name}"]) for name, value in exported.items())
-    assert f"Optimizer steps: {best.best_step}." in (root / "policy" / "README.md").read_text()
-
-
-@pytest.mark.engine
-def test_rollouts_of_another_policy_are_set_aside(whole, files, engine, tmp_path):
-    """From an older checkpoint with other batches: iteration 2 samples the same policy, 3 another one."""
-    root, _, _ = whole
-    copy = tmp_path / "copy"
-    shutil.copytree(root, copy)
-    step = json.loads(RolloutStore(root / "rollouts").manifest(2)["fingerprint"])["policy_step"]
-    (end,) = (copy / "checkpoints").glob(f"*-{step}.ckpt")
-    data = {"batch_size": 8, "micro_batch_size": 8}
-    evolve(copy, files, engine, callbacks=[KeepAll(), BestPolicyExport()], resume=str(end), data=data)
-    assert rollouts(copy, 2) == rollouts(root, 2)
-    assert {folder.name for folder in (copy / "rollouts").glob("*stale*")} == {"iteration-0003.stale-1"}
-    assert rollouts(copy, 3) != rollouts(root, 3)
+from mstar_pl.types import InputError
+from tests.loops.evolving import (
+    SAMPLING,
+    KeepAll,
+    evolve,
+    rollouts,
+    transformers,
+)
 
 
 @pytest.mark.parametrize("module", [{}, {"lora": LoRA(rank=2)}], ids=["full", "lora"])
