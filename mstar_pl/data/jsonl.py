@@ -21,7 +21,9 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         InputError: The file is missing, empty, or a line is malformed or repeats an id; names file, line and
             reason.
     """
-    return _read(Path(path), lambda row, root: _anchor(Prompt.from_json(row), root), lambda prompt: prompt.id)
+    return read_records(
+        Path(path), lambda row, root: anchor(Prompt.from_json(row), root), lambda prompt: prompt.id
+    )
 
 
 def read_examples(path: str | Path) -> list[Example]:
@@ -31,7 +33,7 @@ def read_examples(path: str | Path) -> list[Example]:
         InputError: As `read_prompts`; also when a line has no response.
     """
     # One prompt may have several responses, so ids may repeat here.
-    return _read(Path(path), _example, unique=None)
+    return read_records(Path(path), _example)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -90,9 +92,21 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read(
-    path: Path, decode: Callable[[dict[str, Any], Path], Record], unique: Callable[[Record], str] | None
+def read_records(
+    path: Path,
+    decode: Callable[[dict[str, Any], Path], Record],
+    unique: Callable[[Record], str] | None = None,
 ) -> list[Record]:
+    """Decode every line of a JSONL file.
+
+    Args:
+        path: The file.
+        decode: Function from an object and the file's folder to a record; a `ValueError` is the line's fault.
+        unique: Function to what must not occur twice.
+
+    Raises:
+        InputError: The file is missing, empty, or a line is malformed; names file, line and reason.
+    """
     records: list[Record] = []
     seen: dict[str, int] = {}
     for number, row in read_rows(path):
@@ -112,10 +126,15 @@ def _read(
 
 def _example(row: dict[str, Any], root: Path) -> Example:
     example = Example.from_json(row)
-    return replace(example, prompt=_anchor(example.prompt, root))
+    return replace(example, prompt=anchor(example.prompt, root))
 
 
-def _anchor(prompt: Prompt, root: Path) -> Prompt:
+def anchor(prompt: Prompt, root: Path) -> Prompt:
+    """Make the image paths of a prompt absolute.
+
+    Raises:
+        ValueError: An image does not exist.
+    """
     images = tuple(str((root / image).resolve()) for image in prompt.images)
     for given, image in zip(prompt.images, images, strict=True):
         if not os.path.isfile(image):
