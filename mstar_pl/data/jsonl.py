@@ -139,6 +139,6 @@ def anchor(prompt: Prompt, root: Path) -> Prompt:
     for given, image in zip(prompt.images, images, strict=True):
         if not os.path.isfile(image):
             raise ValueError(
-                f"image {given!r} does not exist (looked for {image}); image paths are relative to this file"
+                f"image {given!r} does not exist (looked for {image}); image paths are relative to {root}"
             )
     return replace(prompt, images=images)

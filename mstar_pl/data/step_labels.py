@@ -31,9 +31,7 @@ class StepLabels:
     def __post_init__(self) -> None:
         """Refuse what does not belong together."""
         if not self.steps or len(self.steps) != len(self.labels):
-            raise ValueError(
-                f"{len(self.steps)} steps and {len(self.labels)} labels; give each of one or more steps a label"
-            )
+            raise ValueError(f"{len(self.steps)} steps and {len(self.labels)} labels; give each step one")
         if empty := next((number for number, step in enumerate(self.steps, 1) if not step.strip()), None):
             raise ValueError(f"step {empty} is empty; remove it with its label")
         if wrong := next((one for one in self.labels if one is not None and not 0 <= one <= 1), None):
