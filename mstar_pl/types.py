@@ -188,10 +188,10 @@ class SamplingConfig:
 
     Attributes:
         num_samples: Responses per prompt (K).
-        temperature: Softmax temperature; 0 means greedy decoding.
+        temperature: Softmax temperature, at most 2; 0 means greedy decoding.
         top_p: Nucleus mass, in (0, 1].
         max_tokens: Upper bound on the tokens of a response.
-        seed: Run seed; each request draws from `hash(seed, iteration, prompt id)`.
+        seed: Run seed; the draws follow from it, the iteration and the prompt's id.
     """
 
     num_samples: int = 1
@@ -204,8 +204,8 @@ class SamplingConfig:
         """Refuse contradictions."""
         if self.num_samples < 1 or self.max_tokens < 1:
             raise ValueError("num_samples and max_tokens must be at least 1")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("temperature must be >= 0 and top_p in (0, 1]")
+        if not 0 <= self.temperature <= 2 or not 0 < self.top_p <= 1:
+            raise ValueError("temperature must be in [0, 2] and top_p in (0, 1]")
         if self.temperature == 0 and self.num_samples > 1:
             raise ValueError("greedy decoding (temperature 0) gives one response; set num_samples: 1")
 
@@ -234,12 +234,14 @@ class RolloutGroup:
         prompt_token_ids: The prompt as the engine tokenised it, image placeholders expanded.
         rollouts: K responses.
         weight_version: Optimizer steps behind the policy weights that sampled them.
+        temperature: Sampling temperature; 0 means greedy.
     """
 
     prompt: Prompt
     prompt_token_ids: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
     weight_version: int
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,11 @@
 """The shape of the package: who may import whom, and how large things may get."""
 
 import ast
+import io
 import statistics
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +14,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "mstar_pl"
 LEVELS = [
     {"types", "distributed"},
-    {"metrics", "rewards", "data"},
+    {"metrics", "data"},
     {"models"},
+    {"rewards"},  # the process reward holds a model
     {"rollouts"},  # an engine takes the adapter of a model
     {"modules", "loops"},
     {"callbacks", "evaluation"},
-    {"cli", "__main__"},
+    {"cli", "commands", "__main__"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ENTRY_POINTS = LEVELS[-1]
@@ -52,6 +55,32 @@ def functions_of(path: Path) -> Iterator[tuple[str, int]]:
 
 def num_lines(path: Path) -> int:
     return len(path.read_text().splitlines())
+
+
+def num_code_lines(path: Path) -> int:
+    """Lines that hold code: no blank lines, comments or docstrings."""
+    text = path.read_text()
+    described: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            described |= set(range(node.lineno, node.end_lineno + 1))
+    layout = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in layout:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - described)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=IDS)
@@ -112,10 +141,11 @@ def test_files_stay_small():
     lengths = {name: num_lines(path) for path, name in zip(SOURCES, IDS, strict=True)}
     assert {name: length for name, length in lengths.items() if length > 350} == {}
     assert statistics.median(lengths.values()) <= 150
-    dataset = sum(length for name, length in lengths.items() if name.startswith("data/minivista/"))
+    code = {name: num_code_lines(path) for path, name in zip(SOURCES, IDS, strict=True)}
+    dataset = sum(length for name, length in code.items() if name.startswith("data/minivista/"))
     # MiniVista is a data set written as code; it has a budget of its own (docs/experiments.md).
-    assert dataset <= 2000
-    assert sum(lengths.values()) - dataset <= 7000
+    assert dataset <= 1400
+    assert sum(code.values()) - dataset <= 7000
 
 
 def test_functions_stay_small():

@@ -1,4 +1,4 @@
-"""Export of the trained policy."""
+"""Export of the trained models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mstar_pl.data.evolving import SelfEvolvingDataModule
 from mstar_pl.loops import SelfEvolvingTrainer
-from mstar_pl.models.export import export_policy
-from mstar_pl.modules import PolicyModule
+from mstar_pl.models.export import export_policy, export_process_reward
+from mstar_pl.modules import LMMModule, PolicyModule, ProcessRewardModule
 from mstar_pl.types import InputError
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,41 @@ class BestPolicyExport(Callback):
         self.best_correct, self.best_step = state_dict["best_correct"], state_dict["best_step"]
 
 
+class ProcessRewardExport(Callback):
+    """Write the trained process reward model as a folder when training ends.
+
+    Args:
+        folder: Where it goes; default is `mprm` under the trainer's `default_root_dir`.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that is no process reward model, and to replace what training starts from."""
+        if not isinstance(pl_module, ProcessRewardModule):
+            raise InputError(
+                f"ProcessRewardExport needs a ProcessRewardModule, not a {type(pl_module).__name__}"
+            )
+        _refuse_start(pl_module, self._path(trainer))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export on the first process, with the last validation in the card."""
+        assert isinstance(pl_module, ProcessRewardModule)
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if "val/" in name}
+        notes = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. " + ", ".join(
+            f"{name} {value:.3f}" for name, value in sorted(scores.items())
+        )
+        path = self._path(trainer)
+        export_process_reward(pl_module.lmm, pl_module.model, pl_module.read_out, path, notes)
+        log.info("process reward model exported to %s", path)
+
+    def _path(self, trainer: Trainer) -> Path:
+        return Path(self.folder or Path(trainer.default_root_dir) / "mprm")
+
+
 def _folder(trainer: Trainer, folder: str | None) -> Path:
     return Path(folder or Path(trainer.default_root_dir) / "policy")
 
@@ -90,9 +125,13 @@ def _check(trainer: Trainer, pl_module: LightningModule, folder: str | None) -> 
         raise InputError(
             f"policy export needs a PolicyModule, not a {type(pl_module).__name__}; remove the callback"
         )
-    if _folder(trainer, folder).resolve() == Path(pl_module.lmm.path).resolve():
+    _refuse_start(pl_module, _folder(trainer, folder))
+
+
+def _refuse_start(pl_module: LMMModule, folder: Path) -> None:
+    if folder.resolve() == Path(pl_module.lmm.path).resolve():
         raise InputError(
-            f"{pl_module.lmm.path}: the export would replace the policy that training starts from; "
+            f"{pl_module.lmm.path}: the export would replace the model that training starts from; "
             "set another trainer.default_root_dir"
         )
 

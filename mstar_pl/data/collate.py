@@ -43,14 +43,24 @@ class Encoder(Protocol):
         """Return the tokens of the prompt, image tokens included."""
 
 
-def collate_prompts(encoder: Encoder, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+def collate_prompts(
+    encoder: Encoder, prompts: Sequence[Prompt], prefixes: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Encode prompts alone, decoding their images.
+
+    Args:
+        encoder: LMM adapter.
+        prompts: B prompts.
+        prefixes: Beginning of the response to each prompt; default is none.
 
     Returns:
         Model inputs: `input_ids_BP`, `attention_mask_BP` (padded on the right) and the images' tensors.
     """
     images = [[load_image(image) for image in prompt.images] for prompt in prompts]
-    return encoder.encode([encoder.render(prompt) for prompt in prompts], images)
+    texts = [encoder.render(prompt) for prompt in prompts]
+    if prefixes:
+        texts = [text + prefix for text, prefix in zip(texts, prefixes, strict=True)]
+    return encoder.encode(texts, images)
 
 
 def collate_examples(encoder: Encoder, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -66,34 +76,59 @@ def collate_examples(encoder: Encoder, examples: Sequence[Example]) -> dict[str,
     Raises:
         InputError: A response contains an image placeholder, which would be taken for an image.
     """
-    batch = collate_prompts(encoder, [example.prompt for example in examples])
-    responses = [_response_ids(encoder, example) for example in examples]
-    mask_BP = batch["attention_mask"].bool()
-    lengths = [int(row.sum()) + len(ids) for row, ids in zip(mask_BP, responses, strict=True)]
-    aligned = [key for key in TEXT_KEYS if key in batch]
+    responses = [encoder.encode_response(example.response) for example in examples]
+    for example, ids in zip(examples, responses, strict=True):
+        check_plain(encoder, example.prompt, ids)
+    prompts = collate_prompts(encoder, [example.prompt for example in examples])
+    batch, starts = join_responses(encoder, prompts, responses)
+    batch["labels"] = torch.full(batch["input_ids"].shape, IGNORE)
+    for row, (ids, start) in enumerate(zip(responses, starts, strict=True)):
+        batch["labels"][row, start : start + len(ids)] = torch.tensor(ids)
+    return batch
+
+
+def join_responses(
+    encoder: Encoder, prompts: Mapping[str, Tensor], responses: Sequence[Sequence[int]]
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Put the tokens of a response behind each prompt.
+
+    Args:
+        encoder: LMM adapter.
+        prompts: What `collate_prompts` returns, B rows.
+        responses: Tokens of B responses.
+
+    Returns:
+        Model inputs with `input_ids_BT` and `attention_mask_BT`, and where each response begins.
+    """
+    mask_BP = prompts["attention_mask"].bool()
+    starts = mask_BP.sum(1).tolist()
+    width = max(start + len(ids) for start, ids in zip(starts, responses, strict=True))
     fills = {"input_ids": encoder.pad_token_id}
-    out = {key: value for key, value in batch.items() if key not in aligned}
-    for key in aligned:
-        out[key] = torch.full((len(examples), max(lengths)), fills.get(key, 0), dtype=batch[key].dtype)
-    out["labels"] = torch.full((len(examples), max(lengths)), IGNORE)
-    for row, (ids, length) in enumerate(zip(responses, lengths, strict=True)):
-        start = length - len(ids)
-        for key in aligned:
-            out[key][row, :start] = batch[key][row, mask_BP[row]]
-        out["input_ids"][row, start:length] = torch.tensor(ids)
-        out["attention_mask"][row, start:length] = 1
-        out["labels"][row, start:length] = torch.tensor(ids)
-    return out
+    batch = {}
+    for key, value in prompts.items():
+        if key not in TEXT_KEYS:
+            batch[key] = value
+            continue
+        batch[key] = torch.full((len(responses), width), fills.get(key, 0), dtype=value.dtype)
+        for row, start in enumerate(starts):
+            batch[key][row, :start] = value[row, mask_BP[row]]
+    for row, (ids, start) in enumerate(zip(responses, starts, strict=True)):
+        batch["input_ids"][row, start : start + len(ids)] = torch.tensor(ids)
+        batch["attention_mask"][row, start : start + len(ids)] = 1
+    return batch, starts
 
 
-def _response_ids(encoder: Encoder, example: Example) -> list[int]:
-    ids = encoder.encode_response(example.response)
+def check_plain(encoder: Encoder, prompt: Prompt, ids: Sequence[int]) -> None:
+    """Refuse response tokens that stand for images.
+
+    Raises:
+        InputError: There is one; names the prompt.
+    """
     if banned := set(ids) & set(encoder.banned_token_ids):
         raise InputError(
-            f"prompt {example.prompt.id!r}: the response contains the special token(s) {sorted(banned)} "
+            f"prompt {prompt.id!r}: the response contains the special token(s) {sorted(banned)} "
             "that stand for images; remove them from the text"
         )
-    return ids
 
 
 def example_lengths(encoder: Encoder, example: Example) -> Mapping[str, int]:

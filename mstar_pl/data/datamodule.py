@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from mstar_pl.data.batches import Batch, BatchPlan, MicroBatch, ResumableLoader,
 from mstar_pl.data.collate import Encoder, collate_examples, example_lengths
 from mstar_pl.data.images import verify_images
 from mstar_pl.data.jsonl import read_examples, read_prompts
-from mstar_pl.types import Example, InputError, Prompt
+from mstar_pl.types import InputError, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ class ExampleSet(Dataset):
     Attributes:
         examples: The examples.
         lengths: Tokens of each, prompt and response.
-        response_lengths: Response tokens of each.
+        response_lengths: How many losses each has: response tokens, or labelled steps.
     """
 
-    def __init__(self, examples: list[Example], lengths: list[int], response_lengths: list[int]) -> None:
+    def __init__(self, examples: list[Any], lengths: list[int], response_lengths: list[int]) -> None:
         self.examples = examples
         self.lengths = lengths
         self.response_lengths = response_lengths
@@ -41,19 +42,23 @@ class ExampleSet(Dataset):
         """Return the number of examples."""
         return len(self.examples)
 
-    def __getitems__(self, batch: MicroBatch) -> tuple[list[Example], int]:
-        """Return the examples of a micro-batch and the response tokens of its optimizer step."""
+    def __getitems__(self, batch: MicroBatch) -> tuple[list[Any], int]:
+        """Return the examples of a micro-batch and the number of losses of its optimizer step."""
         return [self.examples[index] for index in batch.indices], batch.step_tokens
 
 
 def fit_context(
-    examples: list[Example], encoder: Encoder, max_length: int, overlong: Overlong, source: str
+    examples: list[Any],
+    measure: Callable[[Any], Mapping[str, int]],
+    max_length: int,
+    overlong: Overlong,
+    source: str,
 ) -> ExampleSet:
     """Measure examples in tokens and keep those that fit; none is ever cut.
 
     Args:
-        examples: The examples.
-        encoder: LMM adapter that tokenises them.
+        examples: The examples, or labelled responses.
+        measure: Function to an example's tokens (`total`) and number of losses (`response`).
         max_length: Most tokens of an example, image tokens and response included.
         overlong: What becomes of a longer one: `drop` it with a logged count, or `refuse` the data set.
         source: Name of the data file, for messages.
@@ -63,7 +68,7 @@ def fit_context(
     """
     kept, lengths, responses = [], [], []
     for example in tqdm(examples, "measuring lengths", leave=False, delay=2):
-        length = example_lengths(encoder, example)
+        length = measure(example)
         if length["total"] <= max_length:
             kept.append(example)
             lengths.append(length["total"])
@@ -105,6 +110,9 @@ class PolicyDataModule(LightningDataModule):
         verify_images: Decode every training image once before training.
         seed: Seed of the order of the examples.
     """
+
+    collate: Callable[[Encoder, Sequence[Any]], Batch] = staticmethod(collate_examples)
+    measure: Callable[[Encoder, Any], Mapping[str, int]] = staticmethod(example_lengths)
 
     def __init__(
         self,
@@ -172,7 +180,7 @@ class PolicyDataModule(LightningDataModule):
         return ResumableLoader(
             data,
             plan,
-            partial(_collate, self._encoder),
+            partial(_collate, self.collate, self._encoder),
             epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
@@ -191,7 +199,7 @@ class PolicyDataModule(LightningDataModule):
         return DataLoader(
             data,
             batch_sampler=batches,  # type: ignore[arg-type] # indices are micro-batches here
-            collate_fn=partial(_collate, self._encoder),
+            collate_fn=partial(_collate, self.collate, self._encoder),
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
         )
@@ -223,7 +231,11 @@ class PolicyDataModule(LightningDataModule):
         path = self._path(split)
         examples = read_examples(path)
         self._verify([example.prompt for example in examples], path)
-        self.example_sets[split] = fit_context(examples, self._encoder, self.max_length, self.overlong, path)
+        self.example_sets[split] = self._fit(examples, path)
+
+    def _fit(self, examples: list[Any], source: str) -> ExampleSet:
+        measure = partial(self.measure, self._encoder)
+        return fit_context(examples, measure, self.max_length, self.overlong, source)
 
     def _verify(self, prompts: list[Prompt], path: str) -> None:
         if self.verify_images and (self.trainer is None or self.trainer.is_global_zero):
@@ -261,6 +273,8 @@ class PolicyDataModule(LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
 
-def _collate(encoder: Encoder, fetched: tuple[list[Example], int]) -> Batch:
+def _collate(
+    collate: Callable[[Encoder, Sequence[Any]], Batch], encoder: Encoder, fetched: tuple[list[Any], int]
+) -> Batch:
     examples, step_tokens = fetched
-    return collate_examples(encoder, examples) | {"step_tokens": torch.tensor(step_tokens)}
+    return collate(encoder, examples) | {"step_tokens": torch.tensor(step_tokens)}

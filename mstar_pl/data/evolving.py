@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.batches import ResumableLoader
-from mstar_pl.data.datamodule import PolicyDataModule, fit_context
+from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.interval import interval_prompts
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.store import RolloutStore
@@ -63,9 +63,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
             log.warning("%s: dropped %d responses that spell out special tokens", source, dropped)
         if not examples:
             raise InputError(f"{source}: every selected response spells special tokens; none can be used")
-        self.example_sets["train"] = fit_context(
-            examples, self._encoder, self.max_length, self.overlong, source
-        )
+        self.example_sets["train"] = self._fit(examples, source)
         return super().train_dataloader()
 
     def _is_plain(self, example: Example) -> bool:

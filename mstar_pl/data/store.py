@@ -1,16 +1,14 @@
 """The rollout store: every response of every iteration on disk, with its scores and whether it was selected.
 
-    root/iteration-0003/rank-0-00000.parquet    one row a rollout, a prompt's rows together
-    root/iteration-0003/manifest.json           counts, metrics, fingerprint; written last: it means complete
+    root/iteration-0003/rank-0-00000.parquet    one row a rollout, a group's rows together
+    root/iteration-0003/manifest.json           written last: it means complete
 
-The pipeline writes it, the data module reads it; `datasets` and pandas read it, too. Shards are written
-under a temporary name and renamed, so a crash loses the shard being filled and nothing else.
+The pipeline writes it, the data module reads it; `datasets` and pandas read it, too.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -18,15 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mstar_pl.data.images import image_digest
-from mstar_pl.data.jsonl import write_json
-from mstar_pl.types import Example, InputError, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
-
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-_FINGERPRINT = b"mstar_pl.fingerprint"
+from mstar_pl.data.shards import ShardFolder
+from mstar_pl.types import Example, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -37,6 +30,7 @@ SCHEMA = pa.schema(
         ("image_sha256", pa.list_(pa.string())),
         ("prompt_token_ids", pa.list_(pa.int32())),
         ("weight_version", pa.int64()),
+        ("temperature", pa.float64()),
         ("sample", pa.int32()),
         ("response", pa.string()),
         ("token_ids", pa.list_(pa.int32())),
@@ -63,80 +57,34 @@ class RolloutStore:
 
     def folder(self, iteration: int) -> Path:
         """Return the folder of an iteration."""
-        return self.root / f"iteration-{iteration:04d}"
+        return self.shards(iteration).folder
+
+    def shards(self, iteration: int) -> ShardFolder:
+        """Return the shards of an iteration; their key is the prompt's id."""
+        return ShardFolder(self.root / f"iteration-{iteration:04d}", SCHEMA, key="prompt_id")
 
     def manifest(self, iteration: int) -> dict[str, Any] | None:
-        """Return the manifest of a complete iteration, or None.
-
-        Raises:
-            InputError: It was written by another version of the schema.
-        """
-        path = self.folder(iteration) / MANIFEST
-        if not path.is_file():
-            return None
-        manifest = json.loads(path.read_text())
-        if manifest["schema_version"] != SCHEMA_VERSION:
-            raise InputError(
-                f"{path}: schema version {manifest['schema_version']}, this release reads {SCHEMA_VERSION}; "
-                "give another folder for the rollouts"
-            )
-        return manifest
+        """Return the manifest of a complete iteration, or None."""
+        return self.shards(iteration).manifest()
 
     def begin(self, iteration: int, fingerprint: str) -> set[str]:
-        """Make an iteration ready to be filled and return the ids of the prompts that it already holds.
-
-        What is there under another fingerprint was sampled from another policy or with other settings. It is
-        set aside as `iteration-0003.stale-1`: not used, not deleted.
-        """
-        folder = self.folder(iteration)
-        manifest = self.manifest(iteration)
-        found = {manifest["fingerprint"]} if manifest else set()
-        found |= {_fingerprint_of(shard) for shard in self._shards(iteration)}
-        if found - {fingerprint}:
-            number = 1
-            while (stale := folder.with_name(f"{folder.name}.stale-{number}")).exists():
-                number += 1
-            folder.rename(stale)
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
-        done: set[str] = set()
-        for shard in self._shards(iteration):
-            done |= set(pq.read_table(shard, columns=["prompt_id"])["prompt_id"].to_pylist())
-        return done
+        """Make an iteration ready to be filled and return the ids of the prompts that it already holds."""
+        return self.shards(iteration).begin(fingerprint)
 
     def append(self, iteration: int, groups: Sequence[ScoredGroup], fingerprint: str, rank: int = 0) -> Path:
-        """Write groups as the next shard of a rank."""
-        folder = self.folder(iteration)
-        number = len(list(folder.glob(f"rank-{rank}-*.parquet")))
-        path = folder / f"rank-{rank}-{number:05d}.parquet"
+        """Write groups as the next shard of a process; all groups of a prompt belong into one shard."""
         rows = [row for group in groups for row in _rows(group)]
-        table = pa.Table.from_pylist(rows, SCHEMA.with_metadata({_FINGERPRINT: fingerprint}))
-        temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-        pq.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
-        return path
+        return self.shards(iteration).append(rows, fingerprint, rank)
 
     def finish(self, iteration: int, fingerprint: str, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Write the manifest, which makes the iteration complete, and return it."""
-        shards = {shard.name: pq.read_metadata(shard).num_rows for shard in self._shards(iteration)}
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "iteration": iteration,
-            "fingerprint": fingerprint,
-            "num_rollouts": sum(shards.values()),
-            "shards": shards,
-            "metrics": dict(metrics),
-        }
-        write_json(self.folder(iteration) / MANIFEST, manifest)
-        return manifest
+        return self.shards(iteration).finish(fingerprint, metrics, iteration=iteration)
 
     def groups(self, iteration: int) -> Iterator[ScoredGroup]:
         """Yield the groups of an iteration, shard by shard, equal to those that were written."""
-        for shard in self._shards(iteration):
-            rows = pq.read_table(shard, schema=SCHEMA).to_pylist()
-            for _, group in groupby(rows, key=lambda row: row["prompt_id"]):
-                yield _group(list(group))
+        rows = self.shards(iteration).rows()
+        for _, group in groupby(rows, key=lambda row: (row["prompt_id"], row["temperature"])):
+            yield _group(list(group))
 
     def examples(self, iteration: int) -> list[Example]:
         """Return the selected rollouts of a complete iteration as training examples.
@@ -146,26 +94,10 @@ class RolloutStore:
         Raises:
             InputError: The iteration is not complete, or a shard is missing.
         """
-        manifest = self.manifest(iteration)
-        if manifest is None:
-            raise InputError(f"{self.folder(iteration)}: no {MANIFEST}; this iteration was not finished")
         columns = ["prompt_id", "prompt", "sample", "response", "selected"]
-        rows: list[dict[str, Any]] = []
-        for name in manifest["shards"]:
-            shard = self.folder(iteration) / name
-            if not shard.is_file():
-                raise InputError(f"{shard}: is missing; restore it, or remove its folder to sample again")
-            table = pq.read_table(shard, columns=columns, filters=[("selected", "=", True)])
-            rows += table.to_pylist()
+        rows = self.shards(iteration).complete_rows(columns, filters=[("selected", "=", True)])
         rows.sort(key=lambda row: (row["prompt_id"], row["sample"]))
         return [Example(prompt=_prompt(row["prompt"]), response=row["response"]) for row in rows]
-
-    def _shards(self, iteration: int) -> list[Path]:
-        return sorted(self.folder(iteration).glob("rank-*.parquet"))
-
-
-def _fingerprint_of(shard: Path) -> str:
-    return (pq.read_schema(shard).metadata or {}).get(_FINGERPRINT, b"").decode()
 
 
 def _rows(scored: ScoredGroup) -> Iterator[dict[str, Any]]:
@@ -177,6 +109,7 @@ def _rows(scored: ScoredGroup) -> Iterator[dict[str, Any]]:
         "image_sha256": [image_digest(image) for image in prompt.images],
         "prompt_token_ids": group.prompt_token_ids,
         "weight_version": group.weight_version,
+        "temperature": group.temperature,
     }
     for sample, (rollout, score) in enumerate(zip(group.rollouts, scored.scores, strict=True)):
         yield shared | {
@@ -204,6 +137,7 @@ def _group(rows: list[dict[str, Any]]) -> ScoredGroup:
             prompt_token_ids=tuple(first["prompt_token_ids"]),
             rollouts=rollouts,
             weight_version=first["weight_version"],
+            temperature=first["temperature"],
         ),
         scores=tuple(
             Score(outcome=row["outcome"], extraction=row["extraction"], process=row["process"])

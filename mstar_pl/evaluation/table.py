@@ -89,7 +89,16 @@ def paired_gain(before: Mapping[str, str], after: Mapping[str, str]) -> Interval
     )
 
 
+def cell(interval: Interval) -> str:
+    """Return an interval in percent.
+
+    >>> cell(Interval(0.5, 0.4, 0.6))
+    '50.0 (40.0 to 60.0)'
+    """
+    return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * bound for bound in interval))
+
+
 def _cell(entry: Mapping[str, Any] | None) -> str:
     if entry is None or entry["mean"] is None:
         return "-"
-    return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * entry[key] for key in ("mean", "low", "high")))
+    return cell(Interval(entry["mean"], entry["low"], entry["high"]))

@@ -1,6 +1,6 @@
 """The loop that alternates generation and training."""
 
-from mstar_pl.loops.evolution import Evolution
+from mstar_pl.loops.evolution import Evolution, Validation
 from mstar_pl.loops.self_evolving import SelfEvolvingLoop, SelfEvolvingTrainer
 
-__all__ = ["Evolution", "SelfEvolvingLoop", "SelfEvolvingTrainer"]
+__all__ = ["Evolution", "SelfEvolvingLoop", "SelfEvolvingTrainer", "Validation"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from peft import PeftModel
@@ -14,7 +15,7 @@ from mstar_pl.models import LMM
 from mstar_pl.rewards.reward import AnswerReward, Reward
 from mstar_pl.rewards.selection import AllCorrect, Selection
 from mstar_pl.rollouts.engine import RolloutEngine
-from mstar_pl.types import SamplingConfig
+from mstar_pl.types import InputError, SamplingConfig
 
 
 @runtime_checkable
@@ -31,6 +32,30 @@ class Policy(Protocol):
         """Put the initial weights back."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """How the dynamics are measured on the validation prompts after each iteration.
+
+    Attributes:
+        num_samples: Responses of a prompt (K), at the temperature of the iteration; 0 measures only greedy
+            accuracy.
+        num_prompts: Use only the first so many validation prompts for it; None uses all. Greedy accuracy
+            always uses all.
+        k: How many of the responses that the process reward ranks best count in Reward-Pass@k.
+    """
+
+    num_samples: int = 16
+    num_prompts: int | None = None
+    k: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        if self.num_samples and not 1 <= self.k <= self.num_samples:
+            raise InputError(f"validation.k {self.k} must be from 1 to num_samples ({self.num_samples})")
+        if self.num_prompts is not None and self.num_prompts < 1:
+            raise InputError("validation.num_prompts must be at least 1, or null for all")
+
+
 class Evolution:
     """Settings of self-evolving training (arXiv 2412.17451, section 3).
 
@@ -45,6 +70,7 @@ class Evolution:
         sampling: How they are sampled; the paper draws 16 responses a prompt at temperature 1.
         reward: What a response is worth.
         selection: Which responses of a prompt are trained on.
+        validation: How the dynamics are measured after each iteration.
         restart_policy: Train each iteration from the initial weights; samples come from the last policy.
         restart_optimizer: Start optimizer and learning-rate schedule anew in each iteration.
         shard_prompts: Prompts sampled between two writes to the rollout store.
@@ -58,6 +84,7 @@ class Evolution:
         sampling: SamplingConfig | None = None,
         reward: Reward | None = None,
         selection: Selection | None = None,
+        validation: Validation | None = None,
         restart_policy: bool = False,
         restart_optimizer: bool = False,
         shard_prompts: int = 256,
@@ -67,6 +94,7 @@ class Evolution:
         self.sampling = sampling or SamplingConfig(num_samples=16, temperature=1.0)
         self.reward: Reward = reward or AnswerReward()
         self.selection: Selection = selection or AllCorrect()
+        self.validation = validation or Validation()
         self.restart_policy = restart_policy
         self.restart_optimizer = restart_optimizer
         self.shard_prompts = shard_prompts

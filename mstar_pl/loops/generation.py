@@ -1,51 +1,32 @@
-"""The generation loop: between training epochs it syncs the engine, measures the policy and samples."""
+"""The generation loop: between training epochs it syncs the engine and samples the next training set."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 
 from mstar_pl.data.evolving import SelfEvolvingDataModule
-from mstar_pl.data.images import image_digest
+from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
-from mstar_pl.metrics.accuracy import decided_accuracy
-from mstar_pl.metrics.intervals import Interval
+from mstar_pl.loops.fingerprint import fingerprint
+from mstar_pl.rewards.reward import Resident, Reward
+from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.rollouts.parity import check_parity
-from mstar_pl.rollouts.pipeline import RolloutPipeline
+from mstar_pl.rollouts.pipeline import RolloutPipeline, Summary
 from mstar_pl.types import InputError, Prompt, SamplingConfig
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Greedy accuracy of a policy on the validation prompts, with its 95 % bootstrap interval.
-
-    Attributes:
-        step: Optimizer steps behind the policy.
-        accuracy: Share of correct answers among the decided ones.
-        num_correct: Correct answers; the best policy is chosen by them, so that undecided ones do not help.
-        num_undecided: Answers that the check could not decide.
-    """
-
-    step: int
-    accuracy: Interval
-    num_correct: int
-    num_undecided: int
 
 
 class GenerationLoop(StatefulLoop):
@@ -62,7 +43,6 @@ class GenerationLoop(StatefulLoop):
         super().__init__(trainer)
         self.evolution = evolution
         self.temperature = evolution.sampling.temperature
-        self.evaluation: Evaluation | None = None
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._logged: dict[str, float] = {}
         self._fingerprint = ""
@@ -86,7 +66,7 @@ class GenerationLoop(StatefulLoop):
 
     def is_complete(self, iteration: int) -> bool:
         """Tell whether the store holds the rollouts that this run made for the iteration."""
-        manifest = self._data.store.manifest(iteration)
+        manifest = self.data.store.manifest(iteration)
         return manifest is not None and manifest["fingerprint"] == self._fingerprint
 
     def run(self, iteration: int) -> None:
@@ -95,24 +75,15 @@ class GenerationLoop(StatefulLoop):
         Raises:
             InputError: Nothing was selected, so there is nothing to train on.
         """
-        prompts = self._data.interval_prompts(iteration)
-        sampling = replace(self.evolution.sampling, temperature=self.temperature)
-        fingerprint = self._fingerprint_of(prompts, sampling)
-        manifest = self._data.store.manifest(iteration)
-        if manifest is None or manifest["fingerprint"] != fingerprint:
-            with isolate_rng():
-                pipeline = RolloutPipeline(
-                    self._data.store,
-                    self.evolution.reward,
-                    self.evolution.selection,
-                    self.evolution.shard_prompts,
-                )
-                engine = self._synced_engine()
-                manifest = pipeline.run(engine, prompts, sampling, iteration, fingerprint)
-            for name in ("rollout/seconds", "reward/seconds"):
-                self.seconds[name] += manifest["metrics"][name]
+        manifest = self.fill(
+            self.data.store,
+            iteration,
+            self.data.interval_prompts(iteration),
+            [replace(self.evolution.sampling, temperature=self.temperature)],
+            selection=self.evolution.selection,
+        )
         self._sleep()
-        self._fingerprint = fingerprint
+        self._fingerprint = manifest["fingerprint"]
         metrics = manifest["metrics"]
         log_metrics(self.trainer, metrics | {"dynamics/temperature": self.temperature})
         log.info(
@@ -125,10 +96,59 @@ class GenerationLoop(StatefulLoop):
         )
         if not metrics["reward/selected"]:
             raise InputError(
-                f"iteration {iteration}: none of {manifest['num_rollouts']} responses was selected at "
+                f"iteration {iteration}: none of {manifest['num_rows']} responses was selected at "
                 f"temperature {self.temperature} (Pass@1 {metrics.get('reward/pass@1', 0):.3f}); warm the "
                 "policy up first, lower the temperature, draw more samples, or loosen the selection"
             )
+
+    def fill(
+        self,
+        store: RolloutStore,
+        iteration: int,
+        prompts: Sequence[Prompt],
+        samplings: Sequence[SamplingConfig],
+        *,
+        reward: Reward | None = None,
+        selection: Selection | None = None,
+        summary: Summary | None = None,
+        seconds: tuple[str, str] = ("rollout/seconds", "reward/seconds"),
+    ) -> dict[str, Any]:
+        """Fill an iteration of a store from the current policy, unless it is there, and return the manifest.
+
+        Args:
+            store: The store.
+            iteration: Number of the iteration.
+            prompts: Prompts to sample.
+            samplings: How to sample each.
+            reward: What a response is worth; default is the run's reward.
+            selection: Which responses to train on; None only measures.
+            summary: Function from the groups to the metrics of the manifest.
+            seconds: Names under which sampling and scoring are timed.
+        """
+        reward = reward or self.evolution.reward
+        with self.policy.policy_weights() as weights:
+            found = fingerprint(
+                self.policy.lmm,
+                weights,
+                self.trainer.global_step,
+                prompts,
+                samplings,
+                reward=reward,
+                selection=selection,
+            )
+        manifest = store.manifest(iteration)
+        if manifest is not None and manifest["fingerprint"] == found:
+            return manifest
+        with isolate_rng():
+            pipeline = RolloutPipeline(store, reward, selection, self.evolution.shard_prompts)
+            engine = self._synced_engine()
+            if isinstance(reward, Resident):
+                reward.wake(str(self.trainer.strategy.root_device))
+            title = store.root.name
+            manifest = pipeline.run(engine, prompts, samplings, iteration, found, summary, title)
+        for name, key in zip(seconds, ("rollout/seconds", "reward/seconds"), strict=True):
+            self.seconds[name] += manifest["metrics"][key]
+        return manifest
 
     def start(self) -> None:
         """Start the engine, if it does not run yet, and check all prompts against it.
@@ -139,8 +159,8 @@ class GenerationLoop(StatefulLoop):
         if self._engine is None:
             began = time.perf_counter()
             with isolate_rng():
-                engine = self.evolution.engine(self._policy.lmm)
-            engine.check([*self._data.prompts, *self._data.val_prompts], self.evolution.sampling.max_tokens)
+                engine = self.evolution.engine(self.policy.lmm)
+            engine.check([*self.data.prompts, *self.data.val_prompts], self.evolution.sampling.max_tokens)
             self._engine = engine
             self._sleep()
             self.seconds["rollout/start_seconds"] += time.perf_counter() - began
@@ -149,42 +169,9 @@ class GenerationLoop(StatefulLoop):
         """Set back what the method does not inherit from the last iteration: weights, optimizer, schedule."""
         if self.evolution.restart_policy:
             with isolate_rng():
-                self._policy.restart_policy()
+                self.policy.restart_policy()
         if self.evolution.restart_optimizer:
             fresh_optimizers(self.trainer)
-
-    def evaluate(self) -> None:
-        """Measure the greedy accuracy of the current policy on the validation prompts and log it."""
-        prompts = self._data.val_prompts
-        if not prompts:
-            return
-        with isolate_rng():
-            engine = self._synced_engine()
-            began = time.perf_counter()
-            sampling = SamplingConfig(max_tokens=self.evolution.sampling.max_tokens)
-            outcomes = [
-                self.evolution.reward(group)[0].outcome for group in engine.generate(prompts, sampling)
-            ]
-            self.seconds["eval/seconds"] += time.perf_counter() - began
-        accuracy = decided_accuracy(outcomes) or Interval(0.0, 0.0, 1.0)
-        self.evaluation = Evaluation(
-            step=self.trainer.global_step,
-            accuracy=accuracy,
-            num_correct=outcomes.count("correct"),
-            num_undecided=outcomes.count("undecided"),
-        )
-        metrics = {
-            "eval/accuracy": accuracy.mean,
-            "eval/accuracy_low": accuracy.low,
-            "eval/accuracy_high": accuracy.high,
-            "eval/undecided": self.evaluation.num_undecided / len(prompts),
-        }
-        log_metrics(self.trainer, metrics)
-        log.info(
-            "step %d: validation accuracy %.1f %% (%.1f to %.1f)",
-            self.trainer.global_step,
-            *(100 * value for value in accuracy),
-        )
 
     def log_seconds(self) -> None:
         """Log how long each phase took since the last call, and the peak memory of the process."""
@@ -197,14 +184,16 @@ class GenerationLoop(StatefulLoop):
         log_metrics(self.trainer, metrics)
 
     @property
-    def _policy(self) -> Policy:
+    def policy(self) -> Policy:
+        """The module that evolves."""
         module = self.trainer.lightning_module
         if not isinstance(module, Policy):
             raise InputError(f"trainer.evolution evolves a PolicyModule, not a {type(module).__name__}")
         return module
 
     @property
-    def _data(self) -> SelfEvolvingDataModule:
+    def data(self) -> SelfEvolvingDataModule:
+        """The data module of the run."""
         data = self.trainer.datamodule  # type: ignore[attr-defined] # set by fit
         if not isinstance(data, SelfEvolvingDataModule):
             raise InputError(
@@ -214,7 +203,9 @@ class GenerationLoop(StatefulLoop):
         return data
 
     def _sleep(self) -> None:
-        """Give the engine's memory to training."""
+        """Give the memory of engine and reward to training."""
+        if isinstance(self.evolution.reward, Resident):
+            self.evolution.reward.sleep()
         if self._engine is not None:
             self._engine.sleep()
             self._synced_step = -1
@@ -226,58 +217,17 @@ class GenerationLoop(StatefulLoop):
         began, step = time.perf_counter(), self.trainer.global_step
         if self._synced_step != step:
             engine.wake()
-            with self._policy.policy_weights() as weights:
+            with self.policy.policy_weights() as weights:
                 engine.load_policy(weights.items(), version=step)
             self._synced_step = step
         if not self._probed:
-            lmm, tolerance = self._policy.lmm, self.evolution.parity_tolerance
+            lmm, tolerance = self.policy.lmm, self.evolution.parity_tolerance
             if tolerance is None:
                 tolerance = (
                     0.02 if lmm.dtype == "float32" and "bf16" not in str(self.trainer.precision) else 0.5
                 )
-            gap = check_parity(engine, lmm, self._policy.model, self._data.prompts[:2], tolerance=tolerance)
+            gap = check_parity(engine, lmm, self.policy.model, self.data.prompts[:2], tolerance=tolerance)
             self._probed = True
             log.info("engine and training model agree: largest gap %.4f nats", gap)
         self.seconds["rollout/sync_seconds"] += time.perf_counter() - began
         return engine
-
-    def _fingerprint_of(self, prompts: list[Prompt], sampling: SamplingConfig) -> str:
-        """Return what the rollouts of an iteration depend on as JSON."""
-        lmm = self._policy.lmm
-        # What the policy reads: rendered text and the contents of the images.
-        content = json.dumps(
-            [
-                (prompt.to_json(), lmm.render(prompt), [image_digest(image) for image in prompt.images])
-                for prompt in prompts
-            ],
-            sort_keys=True,
-        )
-        with self._policy.policy_weights() as weights:
-            digest = _digest(weights.items())
-        return json.dumps(
-            {
-                "lmm": [type(lmm).__qualname__, lmm.dtype, lmm.options],
-                "policy_step": self.trainer.global_step,
-                "weights": digest,
-                "prompts": hashlib.sha256(content.encode()).hexdigest()[:16],
-                "sampling": asdict(sampling),
-                "reward": _describe(self.evolution.reward),
-                "selection": _describe(self.evolution.selection),
-            }
-        )
-
-
-def _digest(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """Return a hash of names and first values of all tensors, which tells one policy from another."""
-    digest = hashlib.sha256()
-    for name, tensor in weights:
-        digest.update(name.encode())
-        digest.update(tensor.detach().flatten()[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _describe(part: object) -> str:
-    """Return class and public options; of what is no JSON value, only the type."""
-    options = {name: value for name, value in getattr(part, "__dict__", {}).items() if name[0] != "_"}
-    values = json.dumps(options, sort_keys=True, default=lambda value: type(value).__qualname__)
-    return f"{type(part).__module__}.{type(part).__qualname__}({values})"

@@ -10,7 +10,8 @@ from lightning.pytorch import Trainer
 
 from mstar_pl.loops._lightning import PhasedFitLoop, install
 from mstar_pl.loops.evolution import Evolution
-from mstar_pl.loops.generation import Evaluation, GenerationLoop
+from mstar_pl.loops.generation import GenerationLoop
+from mstar_pl.loops.measurement import Evaluation, Measurement
 from mstar_pl.types import InputError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class SelfEvolvingLoop(PhasedFitLoop):
     def __init__(self, trainer: Trainer, evolution: Evolution) -> None:
         super().__init__(trainer)
         self.generation = GenerationLoop(trainer, evolution)
+        self.measurement = Measurement(self.generation)
         self._began = self._training_began = 0.0
 
     def before_fit(self) -> None:
@@ -63,7 +65,7 @@ class SelfEvolvingLoop(PhasedFitLoop):
                 )
         else:
             if epoch == 0:
-                self.generation.evaluate()
+                self.measurement.evaluate(0)
             self.generation.run(epoch)
             if epoch > 0:
                 self.generation.restart()
@@ -72,7 +74,7 @@ class SelfEvolvingLoop(PhasedFitLoop):
     def after_epoch(self, epoch: int) -> None:
         """Measure the policy."""
         self.generation.seconds["train/seconds"] += time.perf_counter() - self._training_began
-        self.generation.evaluate()
+        self.measurement.evaluate(epoch + 1)
         self.generation.log_seconds()
 
 
@@ -95,7 +97,11 @@ class SelfEvolvingTrainer(Trainer):
             install(self, SelfEvolvingLoop(self, evolution))
 
     @property
+    def evolving(self) -> SelfEvolvingLoop | None:
+        """The self-evolving loop, or None where the trainer only trains."""
+        return self.fit_loop if isinstance(self.fit_loop, SelfEvolvingLoop) else None
+
+    @property
     def evaluation(self) -> Evaluation | None:
         """The last greedy accuracy on the validation prompts, or None."""
-        loop = self.fit_loop
-        return loop.generation.evaluation if isinstance(loop, SelfEvolvingLoop) else None
+        return self.evolving.measurement.evaluation if self.evolving else None

@@ -1,25 +1,29 @@
-"""Write a trained policy as a Hugging Face folder that needs nothing of this package."""
+"""Write a trained model as a Hugging Face folder that needs nothing of this package."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from peft import PeftModel
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from mstar_pl.data.format import STEP_SEPARATOR
 from mstar_pl.models.families import ADAPTER_FILE
 from mstar_pl.models.lmm import LMM
 from mstar_pl.models.lora import merged_weights
+from mstar_pl.models.process_reward import HEAD_FILE, StepReadOut
 
-CARD = """---
+_HEADER = """---
 library_name: transformers
 pipeline_tag: image-text-to-text
 ---
-# Policy trained with mstar_pl
+# {title}
 
 A large multimodal model in the Hugging Face layout; `AutoModelForImageTextToText.from_pretrained` and vLLM
 load it without further code. `{adapter}` says which adapter and prompt format it was trained with.
@@ -27,33 +31,91 @@ load it without further code. `{adapter}` says which adapter and prompt format i
 {notes}
 """
 
+_SCORING = """
+## How to score with it
+
+It judges each step of a response to a question about images. Write the prompt in the chat template, then the
+steps, each followed by {separator!r}, the last one by the token that ends the turn, each tokenised apart.
+At the last token of each of these parts read {read_out}.
+That is the probability that the right answer can still be reached.
+
+The score of a response is the least over its steps (arXiv 2412.17451). Of responses whose answer was checked,
+prefer those with high scores; as the only judge of an answer it is weak.
+
+    from mstar_pl.models.process_reward import ProcessRewardModel
+
+    ProcessRewardModel.load("FOLDER").score(prompt, [["step one.", "step two.", "# Answer\\n\\n6"]])
+"""
+
 
 def export_policy(lmm: LMM, model: PreTrainedModel | PeftModel, folder: str | Path, notes: str = "") -> Path:
-    """Write weights (low-rank updates merged), configuration, processor, adapter file and card.
-
-    The folder is written under a temporary name and renamed, so that a half-written export is never taken for
-    a whole one; an existing folder is replaced only then.
+    """Write a policy: weights (low-rank updates merged), configuration, processor, adapter file and card.
 
     Args:
         lmm: Adapter of the model.
         model: The model, with or without low-rank updates.
-        folder: Where the policy goes.
+        folder: Where it goes; an existing folder is replaced when the new one is whole.
         notes: Markdown for the model card: base, data, recipe.
 
     Returns:
         The folder.
     """
-    folder = Path(folder)
+    card = _HEADER.format(title="Policy trained with mstar_pl", adapter=ADAPTER_FILE, notes=notes)
+    return _export(lmm, model, Path(folder), card, {}, None)
+
+
+def export_process_reward(
+    lmm: LMM,
+    model: PreTrainedModel | PeftModel,
+    read_out: StepReadOut,
+    folder: str | Path,
+    notes: str = "",
+) -> Path:
+    """Write a process reward model like a policy, with its read-out and a card on how to score with it.
+
+    Args:
+        lmm: Adapter of the model.
+        model: The model, with or without low-rank updates.
+        read_out: Its read-out; a scalar head goes into a file of its own.
+        folder: Where it goes; an existing folder is replaced when the new one is whole.
+        notes: Markdown for the model card.
+
+    Returns:
+        The folder.
+    """
+    options = read_out.options
+    reading = (
+        f"`sigmoid(head(h))` of the last hidden state h, with the linear head in `{HEAD_FILE}`"
+        if read_out.head is not None
+        else "the next-token logits: `sigmoid(logit({positive!r}) - logit({negative!r}))`".format(**options)
+    )
+    scoring = _SCORING.format(separator=STEP_SEPARATOR, read_out=reading)
+    title = "Process reward model trained with mstar_pl"
+    card = _HEADER.format(title=title, adapter=ADAPTER_FILE, notes=notes) + scoring
+    return _export(lmm, model, Path(folder), card, {"process_reward": options}, read_out)
+
+
+def _export(
+    lmm: LMM,
+    model: PreTrainedModel | PeftModel,
+    folder: Path,
+    card: str,
+    settings: Mapping[str, Any],
+    read_out: StepReadOut | None,
+) -> Path:
+    """Write under a temporary name and rename: a half-written export is never taken for a whole one."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     plain = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
     with merged_weights(model) as state:
         plain.save_pretrained(temporary, state_dict=state)
+    if read_out is not None and read_out.head is not None:
+        save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
     lmm.processor.save_pretrained(temporary)
     adapter = {"class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}", "init_args": lmm.options}
-    (temporary / ADAPTER_FILE).write_text(json.dumps(adapter, indent=2) + "\n")
-    (temporary / "README.md").write_text(CARD.format(adapter=ADAPTER_FILE, notes=notes))
+    (temporary / ADAPTER_FILE).write_text(json.dumps({**adapter, **settings}, indent=2) + "\n")
+    (temporary / "README.md").write_text(card)
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
         folder.rename(old)

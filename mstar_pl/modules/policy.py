@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.plugins.precision import HalfPrecision
 from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
-from transformers import PreTrainedModel
 
 from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
-from mstar_pl.models.lora import merged_weights
+from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
+from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
 
 
-class PolicyModule(LightningModule):
+class PolicyModule(LMMModule):
     """Train an LMM on responses: next-token loss on response tokens only (arXiv 2412.17451, section 2).
 
     The loss of an optimizer step is the mean over all its response tokens, however the step is cut into
@@ -45,8 +40,6 @@ class PolicyModule(LightningModule):
         InputError: `lora` and `freeze` contradict each other.
     """
 
-    model: PreTrainedModel | PeftModel
-
     def __init__(
         self,
         lmm: LMM,
@@ -57,43 +50,11 @@ class PolicyModule(LightningModule):
         gradient_checkpointing: bool = False,
         sampling: SamplingConfig | None = None,
     ) -> None:
-        super().__init__()
-        if lora is not None and freeze:
-            raise InputError("model.lora freezes all weights below the updates; remove model.freeze")
-        self.lmm = lmm
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
-        self.freeze_groups = list(freeze or ())
-        self.lora = lora
-        self.gradient_checkpointing = gradient_checkpointing
+        super().__init__(lmm, optimizer, lr_scheduler, freeze, lora, gradient_checkpointing)
         self.sampling = sampling or SamplingConfig()
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()
         self.test_accuracy = MeanMetric()
-
-    def configure_model(self) -> None:
-        """Load the weights, freeze groups and add low-rank updates; a second call does nothing."""
-        if hasattr(self, "model"):
-            return
-        if isinstance(self.trainer.precision_plugin, HalfPrecision):
-            raise InputError(
-                f"trainer.precision {self.trainer.precision} casts the rotary frequencies of the model; "
-                "use bf16-mixed, or 32-true with model.lmm.init_args.dtype: bfloat16"
-            )
-        model = self.lmm.load_model()
-        self.lmm.freeze(model, self.freeze_groups)
-        if self.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        # Transformers loads in evaluation mode, and Lightning restores each module's mode after validation.
-        self.model = (self.lora.apply(self.lmm, model) if self.lora else model).train()
-
-    def configure_optimizers(self) -> Any:
-        """Build optimizer and schedule over the parameters that are trained."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
-        if self.lr_scheduler is None:
-            return optimizer
-        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return loss, hit and label of every position that carries loss.
@@ -125,9 +86,7 @@ class PolicyModule(LightningModule):
         """Return this micro-batch's share of the optimizer step's mean loss."""
         losses_N, _, _ = self.token_losses(batch)
         self.log("train/loss", losses_N.detach().mean(), prog_bar=True, batch_size=losses_N.shape[0])
-        # Lightning divides by the accumulated micro-batches and the strategy averages over processes.
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return losses_N.sum() * scale / batch["step_tokens"]
+        return self.step_share(losses_N, batch["step_tokens"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the mean loss of a response token and the share predicted right, given those before it."""
@@ -151,12 +110,6 @@ class PolicyModule(LightningModule):
             for group in self.answer(batch)
             for rollout in group.rollouts
         ]
-
-    @contextmanager
-    def policy_weights(self) -> Iterator[dict[str, Tensor]]:
-        """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in."""
-        with merged_weights(self.model) as weights:
-            yield weights
 
     def restart_policy(self) -> None:
         """Put the initial weights back: those of the model folder, or fresh low-rank updates."""

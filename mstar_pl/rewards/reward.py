@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mstar_pl.rewards.answer import Rules, grade
 from mstar_pl.types import RolloutGroup, Score
@@ -13,6 +13,20 @@ class Reward(Protocol):
 
     def __call__(self, group: RolloutGroup) -> list[Score]:
         """Return one score a rollout, in their order."""
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """A reward with a model, which holds memory of the accelerator while it works."""
+
+    answers: Reward
+    """Its answer check alone, for responses of which only the outcome is asked."""
+
+    def wake(self, device: str) -> None:
+        """Go to the accelerator."""
+
+    def sleep(self) -> None:
+        """Leave it to others."""
 
 
 class AnswerReward:

@@ -1,15 +1,53 @@
-"""What every rollout engine does, and the seed of a request."""
+"""What every rollout engine does, and what it is asked."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from mstar_pl.models import LMM
 from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request to an engine: responses to a prompt, or continuations of a response that was begun.
+
+    Attributes:
+        prompt: The prompt.
+        sampling: How to sample; `max_tokens` counts the prefix, too.
+        iteration: Iteration of the run, part of the seed.
+        prefix: Beginning of the response, to be continued.
+        first: Number of the first sample. A request for samples 4 to 7 draws what a request for samples 0 to
+            15 has there.
+    """
+
+    prompt: Prompt
+    sampling: SamplingConfig
+    iteration: int = 0
+    prefix: str = ""
+    first: int = 0
+
+    @property
+    def seed(self) -> int:
+        """Seed of the first sample, a hash of run seed, iteration, prompt id and prefix; then rising by one.
+
+        The temperature is no part of it: at two temperatures a prompt is given the same random numbers.
+
+        >>> from dataclasses import replace
+        >>> ask = Request(prompt=Prompt(id="a", question="?"), sampling=SamplingConfig())
+        >>> replace(ask, first=3).seed - ask.seed, replace(ask, iteration=1).seed == ask.seed
+        (3, False)
+        """
+        identity = f"{self.sampling.seed}/{self.iteration}/{self.prompt.id}"
+        if self.prefix:
+            identity += f"/{self.prefix}"
+        digest = hashlib.sha256(identity.encode()).digest()
+        return (int.from_bytes(digest[:4], "little") >> 1) + self.first
 
 
 class RolloutEngine(ABC):
@@ -25,27 +63,31 @@ class RolloutEngine(ABC):
         """
 
     @abstractmethod
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, iteration: int = 0, progress: str = ""
-    ) -> list[RolloutGroup]:
-        """Sample `sampling.num_samples` responses of each prompt.
+    def submit(self, requests: Sequence[Request], progress: str = "") -> list[RolloutGroup]:
+        """Answer requests as one job; they may differ in temperature, number of samples and prefix.
 
-        The draws of a prompt depend on the run seed, the iteration and the prompt's id, not on order, batch
-        or number of processes.
+        The draws of a sample depend on the run seed, the iteration, the prompt's id, the prefix and the
+        sample's number, not on order, batch or number of processes.
 
         Args:
-            prompts: The prompts.
-            sampling: Temperature, number of samples, limits, run seed.
-            iteration: Iteration of the run, part of the seeds.
+            requests: The requests; those of one prompt best next to each other, so that caches serve them.
             progress: Label of the progress bar; empty shows none.
 
         Returns:
-            One group a prompt, in the order of the prompts.
+            One group a request, in their order. Its rollouts hold what was sampled, without the prefix.
 
         Raises:
-            InputError: An image cannot be read, or a prompt does not fit into the context.
+            InputError: An image cannot be read, or a request does not fit into the context.
             RuntimeError: No weights were loaded.
         """
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: SamplingConfig, iteration: int = 0, progress: str = ""
+    ) -> list[RolloutGroup]:
+        """Sample `sampling.num_samples` responses of each prompt; see `submit`."""
+        return self.submit(
+            [Request(prompt=prompt, sampling=sampling, iteration=iteration) for prompt in prompts], progress
+        )
 
     @abstractmethod
     def check(self, prompts: Iterable[Prompt], max_tokens: int) -> None:
@@ -64,16 +106,6 @@ class RolloutEngine(ABC):
         """Take the memory back; `load_policy` must follow before `generate`."""
 
 
-def request_seed(run_seed: int, iteration: int, prompt_id: str) -> int:
-    """Return the seed of one request, a hash of run seed, iteration and prompt id.
-
-    >>> request_seed(0, 0, "a") == request_seed(0, 0, "a") != request_seed(0, 1, "a")
-    True
-    """
-    digest = hashlib.sha256(f"{run_seed}/{iteration}/{prompt_id}".encode()).digest()
-    return int.from_bytes(digest[:4], "little") >> 1
-
-
 def check_context(lmm: LMM, prompt: Prompt, max_tokens: int, max_model_len: int) -> None:
     """Refuse a prompt that leaves no room for a whole response.
 
@@ -86,3 +118,13 @@ def check_context(lmm: LMM, prompt: Prompt, max_tokens: int, max_model_len: int)
             f"prompt {prompt.id!r}: {length} prompt tokens and max_tokens {max_tokens} exceed "
             f"the context of {max_model_len}; raise max_model_len or lower max_tokens"
         )
+
+
+def tokens_left(lmm: LMM, request: Request) -> int:
+    """Return how many tokens may follow the prefix of a request; at least one."""
+    return max(1, request.sampling.max_tokens - num_prefix_tokens(lmm, request))
+
+
+def num_prefix_tokens(lmm: LMM, request: Request) -> int:
+    """Return the tokens of a request's prefix."""
+    return len(lmm.encode_response(request.prefix)) - 1 if request.prefix else 0

@@ -6,11 +6,13 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
+from functools import lru_cache, partial, wraps
 from typing import Any, Literal
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 # In one process with the trainer: weights are handed over in memory, and nothing is left behind on a kill.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -22,8 +24,8 @@ from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
-from mstar_pl.rollouts.engine import RolloutEngine, check_context, request_seed
-from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup, SamplingConfig
+from mstar_pl.rollouts.engine import Request, RolloutEngine, check_context, num_prefix_tokens, tokens_left
+from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup
 
 # Its CPU worker binds threads once, then warns of every later attempt to set their number, its own included.
 logging.getLogger("vllm.v1.worker.cpu_worker").addFilter(
@@ -46,8 +48,7 @@ class VLLMEngine(RolloutEngine):
         lmm: Adapter of the policy; its folder gives configuration and processor.
         max_model_len: Most tokens of prompt and response together.
         max_num_seqs: Most responses in flight.
-        max_num_batched_tokens: Tokens of one engine step; large enough that prompts scheduled together are
-            not split, which would make seeded draws depend on the batch.
+        max_num_batched_tokens: Most tokens of one engine step.
         gpu_memory_utilization: Share of the GPU's memory for weights and KV cache.
         cpu_kv_cache_gib: KV cache on a machine without a GPU, in GiB.
         max_images: Most images of a prompt.
@@ -77,11 +78,15 @@ class VLLMEngine(RolloutEngine):
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max(max_num_batched_tokens, max_model_len),
+            # A prompt that is split over two steps cannot be drawn from with a seed on the CPU.
+            enable_chunked_prefill=torch.cuda.is_available(),
             gpu_memory_utilization=gpu_memory_utilization,
             enable_sleep_mode=torch.cuda.is_available(),
             limit_mm_per_prompt={"image": max_images, "video": 0},
             mm_processor_kwargs=processor_options or None,
             disable_log_stats=True,
+            # Prefixes are reused in whole blocks; the CPU's default of 128 tokens exceeds short prompts.
+            block_size=None if torch.cuda.is_available() else 32,
             **options,
         )
 
@@ -105,20 +110,26 @@ class VLLMEngine(RolloutEngine):
         self._llm.llm_engine.reset_encoder_cache()
         self._version = version
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, iteration: int = 0, progress: str = ""
-    ) -> list[RolloutGroup]:
-        """Sample responses, K a request, so that an image is encoded once; see `RolloutEngine`."""
+    def submit(self, requests: Sequence[Request], progress: str = "") -> list[RolloutGroup]:
+        """Answer requests, the K samples of one together, so that an image is encoded once."""
         if self._version is None:
             raise RuntimeError("no weights: call load_policy before generate")
         version = self._version
-        self.check(prompts, sampling.max_tokens)
+        # Several requests may share a prompt; the longest is checked, and its image decoded once.
+        longest: dict[str, tuple[int, Prompt]] = {}
+        for one in requests:
+            length = num_prefix_tokens(self.lmm, one) + tokens_left(self.lmm, one)
+            if length > longest.get(one.prompt.id, (0, one.prompt))[0]:
+                longest[one.prompt.id] = (length, one.prompt)
+        for length, prompt in longest.values():
+            self.check([prompt], length)
+        load = lru_cache(maxsize=64)(load_image)
         outputs = self._llm.generate(
-            [self._request(prompt) for prompt in prompts],  # type: ignore[arg-type]
-            [self._params(prompt, sampling, iteration) for prompt in prompts],
-            use_tqdm=bool(progress),
+            [self._input(request, load) for request in requests],  # type: ignore[arg-type]
+            [self._params(request) for request in requests],
+            use_tqdm=partial(tqdm, delay=2) if progress else False,
         )
-        return [_group(prompt, output, version) for prompt, output in zip(prompts, outputs, strict=True)]
+        return [_group(request, output, version) for request, output in zip(requests, outputs, strict=True)]
 
     def check(self, prompts: Iterable[Prompt], max_tokens: int) -> None:
         """Refuse prompts with too many images or tokens; see `RolloutEngine`."""
@@ -140,20 +151,26 @@ class VLLMEngine(RolloutEngine):
         if self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode:
             self._llm.wake_up()
 
-    def _request(self, prompt: Prompt) -> dict[str, Any]:
-        # Unexpanded text: the engine expands each placeholder itself, a second expansion would go unnoticed.
-        request: dict[str, Any] = {"prompt": self.lmm.render(prompt)}
-        if prompt.images:
-            request["multi_modal_data"] = {"image": [load_image(image) for image in prompt.images]}
-        return request
+    def close(self) -> None:
+        """Shut the engine down; another one may then start in this process."""
+        self._version = None
+        self._llm.llm_engine.engine_core.shutdown()
 
-    def _params(self, prompt: Prompt, sampling: SamplingConfig, iteration: int) -> SamplingParams:
+    def _input(self, request: Request, load: Callable[[str], Image]) -> dict[str, Any]:
+        # Unexpanded text: the engine expands each placeholder itself, a second expansion would go unnoticed.
+        given: dict[str, Any] = {"prompt": self.lmm.render(request.prompt) + request.prefix}
+        if request.prompt.images:
+            given["multi_modal_data"] = {"image": [load(image) for image in request.prompt.images]}
+        return given
+
+    def _params(self, request: Request) -> SamplingParams:
+        sampling = request.sampling
         return SamplingParams(
             n=sampling.num_samples,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            seed=request_seed(sampling.seed, iteration, prompt.id),
+            max_tokens=tokens_left(self.lmm, request),
+            seed=request.seed,  # of the first sample; the engine adds one for each further one
             stop_token_ids=list(self.lmm.stop_token_ids),
             logit_bias=dict.fromkeys(self.lmm.banned_token_ids, -100.0),
         )
@@ -213,14 +230,15 @@ def _loadable(model: nn.Module, name: str) -> int:
     return size if padded is None else size * module.org_vocab_size // padded  # type: ignore[operator]
 
 
-def _group(prompt: Prompt, output: RequestOutput, version: int) -> RolloutGroup:
+def _group(request: Request, output: RequestOutput, version: int) -> RolloutGroup:
     reasons: dict[str | None, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
     return RolloutGroup(
-        prompt=prompt,
+        prompt=request.prompt,
         prompt_token_ids=tuple(output.prompt_token_ids or ()),
         rollouts=tuple(
             Rollout(text=one.text, token_ids=tuple(one.token_ids), finish_reason=reasons[one.finish_reason])
             for one in output.outputs
         ),
         weight_version=version,
+        temperature=request.sampling.temperature,
     )

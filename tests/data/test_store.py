@@ -37,7 +37,7 @@ def test_what_is_read_is_what_was_written(store, prompts):
         store.examples(3)
     manifest = store.finish(3, "print", {"reward/selected": 8.0})
     assert store.manifest(3) == manifest
-    assert (manifest["num_rollouts"], manifest["metrics"]) == (24, {"reward/selected": 8.0})
+    assert (manifest["num_rows"], manifest["metrics"]) == (24, {"reward/selected": 8.0})
     assert list(store.groups(3)) == groups
     assert [(example.prompt, example.response) for example in store.examples(3)] == [
         (prompt, f"{prompt.id} says 0") for prompt in sorted(prompts, key=lambda prompt: prompt.id)

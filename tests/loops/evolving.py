@@ -9,7 +9,7 @@ from lightning.pytorch import seed_everything
 from mstar_pl.callbacks import ResumeCheckpoint
 from mstar_pl.data.evolving import SelfEvolvingDataModule
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.loops import Evolution, SelfEvolvingTrainer
+from mstar_pl.loops import Evolution, SelfEvolvingTrainer, Validation
 from mstar_pl.models import InternVL
 from mstar_pl.modules import PolicyModule
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
@@ -17,6 +17,7 @@ from mstar_pl.types import SamplingConfig
 
 ITERATIONS = 4
 SAMPLING = SamplingConfig(num_samples=4, temperature=1.0, max_tokens=24, seed=5)
+SETTINGS = {"sampling": SAMPLING, "shard_prompts": 10, "validation": Validation(num_samples=0)}
 
 
 class KeepAll(ResumeCheckpoint):
@@ -51,7 +52,7 @@ def evolve(root, files, engine, *, callbacks=(), resume=None, data=None, module=
         **({"interval": 25, "batch_size": 4, "micro_batch_size": 2, "max_length": 256} | (data or {})),
     )
     trainer = SelfEvolvingTrainer(
-        evolution=Evolution(engine, **({"sampling": SAMPLING, "shard_prompts": 10} | evo)),
+        evolution=Evolution(engine, **(SETTINGS | evo)),
         default_root_dir=root,
         accelerator="cpu",
         gradient_clip_val=1.0,

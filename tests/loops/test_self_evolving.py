@@ -109,12 +109,12 @@ def test_rollouts_of_an_interrupted_iteration_are_used(files, tmp_path):
     class Counting(TransformersEngine):
         asked: ClassVar[list[list[str]]] = []
 
-        def generate(self, prompts, sampling, iteration=0, progress=""):
-            if sampling.temperature > 0:
-                Counting.asked.append([prompt.id for prompt in prompts])
+        def submit(self, requests, progress=""):
+            if requests[0].sampling.temperature > 0:
+                Counting.asked.append([request.prompt.id for request in requests])
                 if len(Counting.asked) == 3:
                     raise Crash
-            return super().generate(prompts, sampling, iteration, progress)
+            return super().submit(requests, progress)
 
     one = {"trainer": {"max_epochs": 1}}
     with pytest.raises(Crash):
@@ -169,7 +169,7 @@ def test_the_export_must_not_replace_where_training_started(files, tmp_path):
     trainer = SelfEvolvingTrainer(
         default_root_dir=tmp_path, accelerator="cpu", max_epochs=1, logger=False, callbacks=[PolicyExport()]
     )
-    with pytest.raises(InputError, match="would replace the policy that training starts from"):
+    with pytest.raises(InputError, match="would replace the model that training starts from"):
         trainer.fit(policy, PolicyDataModule(train=files["train"], batch_size=1))
 
 
@@ -187,7 +187,7 @@ def test_a_changed_temperature_wins_over_the_checkpoint(files, tmp_path):
     )
     assert trainer.fit_loop.generation.temperature == 0.7
     fingerprints = [RolloutStore(tmp_path / "rollouts").manifest(i)["fingerprint"] for i in (0, 1)]
-    assert [json.loads(one)["sampling"]["temperature"] for one in fingerprints] == [1.0, 0.7]
+    assert [json.loads(one)["sampling"][0]["temperature"] for one in fingerprints] == [1.0, 0.7]
 
 
 def test_another_rendering_of_the_prompts_is_another_training_set(files, tmp_path):

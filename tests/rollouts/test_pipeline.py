@@ -2,7 +2,7 @@
 
 import pytest
 
-from mstar_pl.rollouts.pipeline import summarise
+from mstar_pl.rollouts.summary import summarise
 from mstar_pl.types import Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 
 
@@ -34,8 +34,7 @@ def test_summary_by_hand():
                 selected=(0,),
             ),
             group(other, [(str(n), 1, "stop", "wrong") for n in range(4)]),
-        ],
-        num_samples=4,
+        ]
     )
     assert metrics == pytest.approx(
         {
@@ -58,4 +57,4 @@ def test_summary_by_hand():
 
 def test_without_a_decided_response_there_is_no_pass_rate():
     unsure = group(Prompt(id="a", question="?"), [("x", 1, "stop", "undecided")])
-    assert not [name for name in summarise([unsure], 1) if "pass@" in name]
+    assert not [name for name in summarise([unsure]) if "pass@" in name]

@@ -1,0 +1,55 @@
+"""`mstar-pl data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+
+def minivista(
+    out: Path,
+    pretrain: int = 0,
+    train: int = 4000,
+    val: int = 500,
+    test: int = 1000,
+    seed: int = 0,
+    solutions: bool = True,
+) -> None:
+    """Write MiniVista, generated visual questions in MathVista's five tasks, in the prompt JSONL format.
+
+    Args:
+        out: Folder; gets one JSONL file a split and the images.
+        pretrain: Items of the split that the embedded LMM was made on.
+        train: Training items.
+        val: Validation items.
+        test: Test items; no item of one split occurs in another.
+        seed: Seed of the items.
+        solutions: Whether items carry a worked solution as their response.
+    """
+    from mstar_pl.data.minivista.write import write_split
+
+    for split, count in {"pretrain": pretrain, "train": train, "val": val, "test": test}.items():
+        if count > 0:
+            print(f"wrote {write_split(out, split, count, seed, solutions=solutions)} ({count} items)")
+
+
+def steps(
+    source: Path,
+    out: Path,
+    to: Literal["mstar", "stepwise", "math_shepherd", "visualprm"] = "mstar",
+    source_format: Literal["mstar", "stepwise", "math_shepherd", "visualprm"] | None = None,
+    image_root: Path | None = None,
+) -> None:
+    """Convert labelled responses from one format of process supervision to another.
+
+    Args:
+        source: JSONL file in our own format, the stepwise one, Math-Shepherd's or VisualPRM400K's.
+        out: JSONL file to write.
+        to: Its format.
+        source_format: Format of the source; default is what its first line looks like.
+        image_root: Folder to which the source's image paths are relative; default is that of the source.
+    """
+    from mstar_pl.data.step_formats import read_steps, write_steps
+
+    records = read_steps(source, source_format, image_root)
+    print(f"wrote {write_steps(out, records, to)} from {len(records)} responses")

@@ -1,0 +1,173 @@
+"""`mstar-pl label`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mstar_pl.types import Example, InputError, Prompt, SamplingConfig
+
+if TYPE_CHECKING:
+    from mstar_pl.data.step_labels import StepLabels
+    from mstar_pl.models import LMM
+    from mstar_pl.rollouts.engine import RolloutEngine
+
+TRAIN, VAL, REPORT = "train.jsonl", "val.jsonl", "report.json"
+
+
+def label(
+    policy: str,
+    prompts: Path,
+    out: Path = Path("runs/labels"),
+    num_responses: int = 4,
+    num_continuations: int = 16,
+    soft: bool = False,
+    early_stop: bool = True,
+    temperature: float = 1.0,
+    max_tokens: int = 512,
+    rules: Literal["default", "mathvista", "mathvista-2023"] = "default",
+    seed: int = 0,
+    val_percent: float = 5.0,
+    engine: Literal["vllm", "transformers"] = "vllm",
+    max_model_len: int = 4096,
+    limit: int | None = None,
+    shard: int = 256,
+    lmm: dict[str, Any] | None = None,
+) -> None:
+    """Label the steps of a policy's responses by Monte Carlo continuations, to train a process reward model.
+
+    Writes train.jsonl and val.jsonl (no prompt is in both), report.json, and everything sampled (responses/,
+    labels/). An interrupted run goes on where it stopped, and loses at most one shard.
+
+    Args:
+        policy: Hugging Face folder of the policy, best the warm-up policy, or 'embedded'.
+        prompts: Prompt JSONL file with answers.
+        out: Folder of the results.
+        num_responses: Responses sampled and labelled of each prompt; 0 labels the 'response' fields of the
+            file.
+        num_continuations: Continuations sampled of each prefix of steps (N).
+        soft: Label a step by the share of correct continuations instead of by whether any is correct.
+        early_stop: With hard labels, draw no more continuations of a prefix after its first success; the
+            labels are the same.
+        temperature: Temperature of responses and continuations.
+        max_tokens: Most tokens of a response, its prefix included.
+        rules: How answers are compared: the project's rules, or MathVista's official ones (current or of
+            2023).
+        seed: Seed of the draws.
+        val_percent: Share of the prompts whose responses go to val.jsonl.
+        engine: Where they are sampled: vLLM, or Transformers' generate.
+        max_model_len: Most tokens of prompt and response together.
+        limit: Use only the first so many prompts.
+        shard: Responses of one shard.
+        lmm: Options of the LMM adapter as JSON; default is what the policy's export recorded.
+    """
+    from mstar_pl.commands.engine import start_engine
+    from mstar_pl.data.jsonl import write_json, write_jsonl
+    from mstar_pl.evaluation.evaluate import run_fingerprint, run_settings
+    from mstar_pl.models import adapter_for
+    from mstar_pl.rollouts.labels import LabelConfig, StepLabeller, read_labels
+
+    sampling = SamplingConfig(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    labels = LabelConfig(num_continuations=num_continuations, soft=soft, early_stop=early_stop, rules=rules)
+
+    given, asked = _read(prompts, num_responses == 0, limit)
+    adapter = adapter_for(policy, **(lmm or {}))
+    settings = run_settings(
+        sampling,
+        labels=asdict(labels),
+        num_responses=num_responses,
+        engine=engine,
+        lmm=adapter.options,
+        limit=limit,
+    )
+    fingerprint = run_fingerprint(settings, Path(adapter.path), prompts)
+    sampler = start_engine(engine, adapter, asked, sampling.max_tokens, max_model_len)
+    examples = _plain(
+        adapter, given or _sample(sampler, asked, num_responses, sampling, out, fingerprint, shard)
+    )
+    labeller = StepLabeller(sampler, sampling, labels)
+    manifest = labeller.run(examples, out / "labels", fingerprint, shard)
+    held_out = _held_out(asked, val_percent)
+    records = list(read_labels(out / "labels"))
+    for name, wanted in ((TRAIN, False), (VAL, True)):
+        write_jsonl(out / name, (one.to_json() for one in records if (one.prompt.id in held_out) == wanted))
+    write_json(out / REPORT, {"settings": settings, **manifest["metrics"]})
+    _print(manifest["metrics"], records, out)
+
+
+def _read(path: Path, with_responses: bool, limit: int | None) -> tuple[list[Example], list[Prompt]]:
+    """Read and check the file: its written responses, if they are to be labelled, and its prompts."""
+    from mstar_pl.data.images import verify_images
+    from mstar_pl.data.jsonl import read_examples, read_prompts
+
+    given = read_examples(path)[:limit] if with_responses else []
+    prompts = [example.prompt for example in given] or read_prompts(path)[:limit]
+    if unlabelled := next((prompt.id for prompt in prompts if prompt.answer is None), None):
+        raise InputError(f"{path}: prompt {unlabelled!r} has no answer to check continuations against")
+    verify_images(prompts, str(path))
+    return given, prompts
+
+
+def _sample(
+    engine: RolloutEngine,
+    prompts: Sequence[Prompt],
+    num: int,
+    sampling: SamplingConfig,
+    out: Path,
+    fingerprint: str,
+    shard: int,
+) -> list[Example]:
+    """Sample responses, wrong ones too, and return the distinct ones that ended by themselves."""
+    from mstar_pl.data.store import RolloutStore
+    from mstar_pl.rewards import AnswerReward
+    from mstar_pl.rollouts.pipeline import RolloutPipeline
+
+    store = RolloutStore(out / "responses")
+    pipeline = RolloutPipeline(store, AnswerReward(), None, shard)
+    drawn = replace(sampling, num_samples=num)
+    pipeline.run(engine, prompts, [drawn], 0, fingerprint, title="responses")
+    return [
+        Example(prompt=one.group.prompt, response=text)
+        for one in store.groups(0)
+        for text in dict.fromkeys(
+            rollout.text.strip() for rollout in one.group.rollouts if rollout.finish_reason == "stop"
+        )
+        if text
+    ]
+
+
+def _plain(lmm: LMM, examples: Sequence[Example]) -> list[Example]:
+    """Leave out responses that spell special tokens."""
+    banned = set(lmm.banned_token_ids)
+    plain = [one for one in examples if not banned & set(lmm.encode_response(one.response))]
+    if not plain:
+        raise InputError("no response is left to label: all were cut off or spell special tokens")
+    return plain
+
+
+def _held_out(prompts: Sequence[Prompt], percent: float) -> set[str]:
+    """Choose the validation prompts by their ids, whatever their order."""
+    from random import Random
+
+    ids = sorted({prompt.id for prompt in prompts})
+    Random("val").shuffle(ids)
+    return set(ids[: round(len(ids) * percent / 100)])
+
+
+def _print(metrics: dict[str, float], records: Sequence[StepLabels], out: Path) -> None:
+    from mstar_pl.evaluation.table import markdown
+
+    steps, undecided = metrics["steps"], metrics["undecided"]
+    share = 100 * metrics["positive"] / max(1, steps - undecided)
+    print(
+        f"{metrics['responses']:.0f} responses, {steps:.0f} steps, {share:.1f} % positive, "
+        f"{undecided:.0f} undecided; {metrics['continuations']:.0f} continuations, "
+        f"{metrics['tokens']:.0f} tokens"
+    )
+    wrong = {
+        name.removeprefix("first_wrong/"): n for name, n in metrics.items() if name.startswith("first_wrong/")
+    }
+    print(markdown([["first wrong step", *wrong], ["responses", *(f"{n:.0f}" for n in wrong.values())]]))
+    print(f"written to {out}/{TRAIN} and {VAL} ({len(records)} responses)")

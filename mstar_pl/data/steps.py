@@ -1,0 +1,55 @@
+"""The data module of process-reward training: labelled steps in, padded micro-batches out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mstar_pl.data.collate_steps import collate_steps, step_lengths
+from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.step_formats import StepFormat, read_steps
+from mstar_pl.types import InputError
+
+
+class StepDataModule(PolicyDataModule):
+    """Labelled responses from JSONL files, padded and bucketed by length.
+
+    Args:
+        train: JSONL file of labelled responses.
+        val: JSONL file of labelled responses that are judged after each epoch.
+        format: `mstar` (what `mstar-pl label` writes), `stepwise`, `math_shepherd` or `visualprm`; None finds
+            it out from the first line.
+        image_root: Folder to which the image paths are relative; default is that of the file.
+        options: Options of `PolicyDataModule`: batch sizes, lengths, workers, seed.
+    """
+
+    collate = staticmethod(collate_steps)
+    measure = staticmethod(step_lengths)
+
+    def __init__(
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        format: StepFormat | None = None,
+        image_root: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(train=train, val=val, **options)
+        self.format: StepFormat | None = format
+        self.image_root = image_root
+
+    @property
+    def positive_share(self) -> float:
+        """Mean label of the training steps."""
+        records = self.example_sets["train"].examples
+        labels = [label for record in records for label in record.labels if label is not None]
+        return sum(labels) / len(labels)
+
+    def _load_examples(self, split: str) -> None:
+        path = self._path(split)
+        records = read_steps(path, self.format, Path(self.image_root) if self.image_root else None)
+        records = [record for record in records if any(label is not None for label in record.labels)]
+        if not records:
+            raise InputError(f"{path}: no step has a label; label them with mstar-pl label")
+        self._verify([record.prompt for record in records], path)
+        self.example_sets[split] = self._fit(records, path)

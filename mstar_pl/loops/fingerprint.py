@@ -1,0 +1,60 @@
+"""Fingerprints: what the rollouts of an iteration depend on, as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from mstar_pl.data.images import image_digest
+from mstar_pl.models import LMM
+from mstar_pl.models.digest import weights_digest
+from mstar_pl.types import Prompt, SamplingConfig
+
+
+def fingerprint(
+    lmm: LMM,
+    weights: Mapping[str, Tensor],
+    step: int,
+    prompts: Sequence[Prompt],
+    samplings: Sequence[SamplingConfig],
+    **parts: object,
+) -> str:
+    """Return what rollouts depend on.
+
+    Args:
+        lmm: Adapter of the policy.
+        weights: The policy's weights.
+        step: Optimizer steps behind them.
+        prompts: The prompts; what the policy reads of them counts: rendered text and contents of the images.
+        samplings: How they are sampled.
+        parts: Reward, selection and the like, by name; their classes and public options count.
+    """
+    content = json.dumps(
+        [
+            (prompt.to_json(), lmm.render(prompt), [image_digest(image) for image in prompt.images])
+            for prompt in prompts
+        ],
+        sort_keys=True,
+    )
+    return json.dumps(
+        {
+            "lmm": [type(lmm).__qualname__, lmm.dtype, lmm.options],
+            "policy_step": step,
+            "weights": weights_digest(weights.items()),
+            "prompts": hashlib.sha256(content.encode()).hexdigest()[:16],
+            "sampling": [asdict(sampling) for sampling in samplings],
+            **{name: _describe(part) for name, part in parts.items()},
+        }
+    )
+
+
+def _describe(part: object) -> Any:
+    """Return class and public options; of what is no JSON value, only the type."""
+    options = {name: value for name, value in getattr(part, "__dict__", {}).items() if name[0] != "_"}
+    values = json.dumps(options, sort_keys=True, default=lambda value: type(value).__qualname__)
+    return f"{type(part).__module__}.{type(part).__qualname__}({values})"

@@ -1,0 +1,71 @@
+"""The scalars of an iteration."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from statistics import fmean
+
+from mstar_pl.metrics.pass_at_k import pass_at_k
+from mstar_pl.types import ScoredGroup
+
+
+def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
+    """Return the scalars of an iteration.
+
+    Pass@1 and Pass@K (unbiased) are means over the prompts with a decided response; undecided responses count
+    neither as correct nor as wrong. All shares are of rollouts unless they say otherwise.
+
+    Args:
+        groups: The iteration, K rollouts a group.
+
+    Returns:
+        Scalars by metric name: `rollout/…` for how responses look, `reward/…` for what they are worth.
+    """
+    count, length, num_samples, passes = Counter[str](), 0, 1, []
+    process: defaultdict[str, list[float]] = defaultdict(list)
+    accepted: dict[str, list[float]] = {}
+    version = 0
+    for scored in groups:
+        rollouts, version = scored.group.rollouts, scored.group.weight_version
+        num_samples = max(num_samples, len(rollouts))
+        outcomes = Counter(score.outcome for score in scored.scores)
+        decided = outcomes["correct"] + outcomes["wrong"]
+        if decided:
+            passes.append((decided, outcomes["correct"]))
+        for index, score in enumerate(scored.scores):
+            if score.process is not None:
+                process[score.outcome].append(score.process)
+                if index in scored.selected:
+                    process["selected"].append(score.process)
+        count.update(outcomes)
+        count["prompts"] += 1
+        count["rollouts"] += len(rollouts)
+        count["selected"] += len(scored.selected)
+        count["trained prompts"] += bool(scored.selected)
+        count["truncated"] += sum(rollout.finish_reason == "length" for rollout in rollouts)
+        count["duplicate"] += len(rollouts) - len({rollout.text.strip() for rollout in rollouts})
+        length += sum(len(rollout.token_ids) for rollout in rollouts)
+        accepted.setdefault(scored.group.prompt.task, []).append(len(scored.selected) / len(rollouts))
+    total = max(1, count["rollouts"])
+    metrics = {
+        "rollout/prompts": count["prompts"],
+        "rollout/weight_version": version,
+        "rollout/response_length": length / total,
+        "rollout/truncated": count["truncated"] / total,
+        "rollout/duplicate": count["duplicate"] / total,
+        "reward/undecided": count["undecided"] / total,
+        "reward/selected": count["selected"],
+        "reward/acceptance": count["selected"] / total,
+        "reward/solved_prompts": count["trained prompts"] / max(1, count["prompts"]),
+    }
+    metrics |= {
+        f"reward/acceptance/{task.replace(' ', '_')}": fmean(r) for task, r in sorted(accepted.items())
+    }
+    metrics |= {f"reward/process/{name}": fmean(values) for name, values in sorted(process.items())}
+    if passes:
+        metrics["reward/pass@1"] = fmean(correct / decided for decided, correct in passes)
+        metrics[f"reward/pass@{num_samples}"] = fmean(
+            pass_at_k(decided, correct, min(num_samples, decided)) for decided, correct in passes
+        )
+    return {name: float(value) for name, value in metrics.items()}
