@@ -72,7 +72,7 @@ def _rectangle(rng: Random, form: Form) -> Draft:
         "sides": ("What is the sum of the width and the height?", "Add the width and the height."),
         "average": ("What is the average of the width and the height?",),
     }
-    facts = Facts(scene="rectangle", seen={"width": width, "height": height}, constants=(2,))
+    facts = Facts(scene="rectangle", seen={"width": width, "height": height})
     return _draft(rng, facts, query, questions[query], solve, draw)
 
 
@@ -155,9 +155,7 @@ def _triangle(rng: Random, form: Form) -> Draft:
         "range": ("What is the difference between the largest and the smallest side?",),
         "average": ("What is the average of the sides of the triangle?", "Find the average of the sides."),
     }
-    return _draft(
-        rng, Facts(scene="triangle", seen=seen, constants=(3,)), query, questions[query], solve, draw
-    )
+    return _draft(rng, Facts(scene="triangle", seen=seen), query, questions[query], solve, draw)
 
 
 def _right(rng: Random, form: Form) -> Draft:
@@ -193,7 +191,7 @@ def _right(rng: Random, form: Form) -> Draft:
         "area": ("What is the area of the triangle?", "Find the area of the triangle."),
         "square": ("What is the area of the square on the long side?",),
     }
-    facts = Facts(scene="triangle", seen={"base": base, "height": height}, constants=(2,))
+    facts = Facts(scene="triangle", seen={"base": base, "height": height})
     return _draft(rng, facts, query, questions[query], solve, draw)
 
 
@@ -218,7 +216,7 @@ def _angles(rng: Random, form: Form) -> Draft:
             return writer.compute(180, "-", writer.compute(seen["left"], "+", seen["right"]), "The angle is")
         return writer.compute(writer.compute(180, "-", seen["left"]), "-", seen["right"], "The angle is")
 
-    facts = Facts(scene="angles", seen=seen, constants=(180,))
+    facts = Facts(scene="angles", seen=seen)
     questions = ("What is the missing angle of the triangle?", "How large is the angle at the top?")
     return _draft(rng, facts, "third angle", questions, solve, draw)
 
@@ -248,7 +246,7 @@ def _missing(rng: Random, form: Form) -> Draft:
         f"The {query} of the rectangle is {given}. What is its height?",
         f"The {query} is {given}. Find the height.",
     )
-    facts = Facts(scene="rectangle", seen={"width": width}, constants=(2,))
+    facts = Facts(scene="rectangle", seen={"width": width})
     return _draft(rng, facts, f"{query} {given}", questions, solve, draw)
 
 

@@ -53,6 +53,8 @@ COMPUTE: Mapping[str, tuple[str, ...]] = {
 CHOOSE = ("The answer is option", "So we choose option")
 LETTERS = "ABCD"
 ANSWER = "# Answer"
+NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
+"""Pattern of a number in a step."""
 
 
 def divide(dividend: int | Decimal, divisor: int | Decimal, decimals: int) -> str:

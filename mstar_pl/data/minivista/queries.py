@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 
 from mstar_pl.data.minivista.grammar import Writer
@@ -45,7 +45,6 @@ class Query:
     arity: int
     solve: Solve
     weight: int = 2
-    constants: tuple[int, ...] = ()
     symmetric: bool = False
     fits: Callable[[list[int]], bool] = lambda _: True
 
@@ -122,9 +121,9 @@ QUERIES = (
     Query(name="total", form="integer", arity=0, solve=_sum),
     Query(name="range", form="integer", arity=0, solve=_range, fits=lambda v: max(v) > min(v)),
     Query(name="sum_minus", form="integer", arity=3, solve=_sum_minus, fits=lambda v: v[0] + v[1] >= v[2]),
-    Query(name="double", form="integer", arity=2, solve=_double, constants=(2,)),
+    Query(name="double", form="integer", arity=2, solve=_double),
     Query(name="average", form="float", arity=0, solve=_average),
-    Query(name="average_two", form="float", arity=2, solve=_average, constants=(2,), symmetric=True),
+    Query(name="average_two", form="float", arity=2, solve=_average, symmetric=True),
     Query(name="ratio", form="float", arity=2, solve=_ratio, fits=lambda v: v[0] > v[1] and 1 < v[1] < 10),
     Query(name="largest", form="choice", arity=0, solve=_extreme(largest=True), fits=_unique(largest=True)),
     Query(
@@ -151,9 +150,7 @@ def ask(rng: Random, form: Form, scene: Scene) -> Draft:
 
 def _draft(rng: Random, scene: Scene, query: Query, values: Values, phrase: str) -> Draft:
     asked = tuple(values)
-    constants = query.constants or ((len(asked),) if query.name == "average" else ())
-    facts = replace(scene.facts, constants=constants)
-    writer = Writer(rng, facts)
+    writer = Writer(rng, scene.facts)
     writer.see(*scene.names)
     answer = query.solve(writer, values, asked)
     refs = dict(zip("abc", map(scene.ref.format, asked), strict=False))
@@ -163,7 +160,7 @@ def _draft(rng: Random, scene: Scene, query: Query, values: Values, phrase: str)
         question=phrase.format(n=scene.noun, **refs),
         answer=str(answer),
         steps=tuple(writer.steps),
-        facts=facts,
+        facts=scene.facts,
         draw=scene.draw,
         skills=(scene.skill, "statistical reasoning" if query.arity == 0 else "arithmetic reasoning"),
         precision=1 if query.form == "float" else None,

@@ -25,13 +25,11 @@ class Facts:
         scene: Name of the scene; it decides with which words a step may state what is seen.
         seen: What can be read off the picture, by name: `{"red": 4, "blue": 7}`.
         derived: Named results that a comparison may mention once they were computed: `{"red area": 12}`.
-        constants: Numbers that knowledge supplies, e.g. 180 for the angles of a triangle.
     """
 
     scene: str
     seen: Mapping[str, Value]
     derived: Mapping[str, int] = field(default_factory=dict)
-    constants: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from mstar_pl.data.minivista.derivation import Derivation
 from mstar_pl.data.minivista.grammar import (
     ANSWER,
     CHOOSE,
@@ -12,15 +13,15 @@ from mstar_pl.data.minivista.grammar import (
     LARGEST,
     LETTERS,
     NEED,
+    NUMBER,
     SEEN,
     SMALLEST,
     divide,
 )
-from mstar_pl.data.minivista.record import Facts, Item, Value
+from mstar_pl.data.minivista.record import Item, Value
 from mstar_pl.types import Prompt
 
-_NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
-_EQUATION = re.compile(rf"(.*?) ?({_NUMBER}) ([-+*/x]) ({_NUMBER}) = (-?{_NUMBER})")
+_EQUATION = re.compile(rf"(.*?) ?({NUMBER}) ([-+*/x]) ({NUMBER}) = (-?{NUMBER})")
 _COMPARISON = re.compile(r"(.+) ([<>]) (.+)")
 _CHOICE = re.compile(rf"({'|'.join(CHOOSE)}) ([A-D]): (.+)")
 _EXTREME = re.compile(rf"({'|'.join(LARGEST + SMALLEST)}) (.+)")
@@ -32,16 +33,16 @@ def check_steps(item: Item, response: str) -> list[bool]:
     The response is split at blank lines; `# Answer` and what follows is one last element, which is true iff
     the answer is right (a response without it has no such element). A step is true iff it is a sentence of
     the solution language (`mstar_pl.data.minivista.grammar`), all it says about the picture agrees with the
-    facts, its equation or comparison holds, and each number it computes with is a fact of the picture, a
-    number of the question, a constant that the question needs, or the result of an earlier true step. A
-    quotient may be rounded (half up) to the decimals it states, at least one.
+    facts, what it says is needed is needed, its comparison holds, and its equation holds and leads, after the
+    earlier true steps, to the answer (`mstar_pl.data.minivista.derivation`). A quotient may be rounded (half
+    up) to the decimals it states, at least one.
 
     Args:
         item: The item that the response is about.
         response: Any text.
     """
     body, marker, answer = response.partition(ANSWER)
-    checker = _Checker(item.prompt, item.facts)
+    checker = _Checker(item)
     truths = [checker.step(step.strip()) for step in body.split("\n\n") if step.strip()]
     if marker:
         truths.append(_is_right(item.prompt, answer.strip()))
@@ -52,17 +53,25 @@ def _is_right(prompt: Prompt, answer: str) -> bool:
     assert prompt.answer is not None
     if prompt.choices is not None:
         return answer.strip("().") == LETTERS[prompt.choices.index(prompt.answer)] or answer == prompt.answer
-    return re.fullmatch(_NUMBER, answer) is not None and Decimal(answer) == Decimal(prompt.answer)
+    return re.fullmatch(NUMBER, answer) is not None and Decimal(answer) == Decimal(prompt.answer)
+
+
+def _need(step: str) -> list[str] | None:
+    """Return what a step picks as needed, in the order of the alphabet; None if it does not pick."""
+    lead, _, stated = step.removesuffix(".").partition(": ")
+    return sorted(stated.split(", ")) if lead in NEED else None
 
 
 class _Checker:
-    """Holds the numbers that are known so far."""
+    """Holds what is known so far and how far the computations have come."""
 
-    def __init__(self, prompt: Prompt, facts: Facts) -> None:
-        self._prompt = prompt
-        self._facts = facts
-        given = [str(value) for value in (*facts.seen.values(), *facts.constants) if isinstance(value, int)]
-        self._known = {Decimal(number) for number in given + re.findall(_NUMBER, prompt.question)}
+    def __init__(self, item: Item) -> None:
+        self._prompt = item.prompt
+        self._facts = item.facts
+        self._derivation = Derivation(item.solution)
+        self._known = {Decimal(value) for value in item.facts.seen.values() if isinstance(value, int)}
+        needs = [_need(step) for step in item.solution.split("\n\n")]
+        self._needed = next((need for need in needs if need), None)
 
     def step(self, step: str) -> bool:
         if not step.endswith("."):
@@ -79,10 +88,13 @@ class _Checker:
             larger, smaller = (left, right) if sign == ">" else (right, left)
             a, b = self._number(larger), self._number(smaller)
             return a is not None and b is not None and a > b
-        lead, colon, stated = sentence.partition(": ")
-        if not colon or lead not in SEEN[self._facts.scene] + NEED:
-            return False
-        return all(self._fact(pair) is not None for pair in stated.split(", "))
+        if need := _need(step):
+            return need == (self._needed or need) and all(map(self._is_seen, need))
+        lead, _, stated = sentence.partition(": ")
+        return lead in SEEN[self._facts.scene] and all(map(self._is_seen, stated.split(", ")))
+
+    def _is_seen(self, pair: str) -> bool:
+        return self._fact(pair) is not None
 
     def _fact(self, pair: str) -> Value | None:
         """Return the value of `name value` when the picture shows it."""
@@ -93,7 +105,7 @@ class _Checker:
     def _number(self, text: str) -> Decimal | None:
         """Return the number of `name number`, or of a known number alone, when it is true."""
         name, _, value = text.rpartition(" ")
-        if not re.fullmatch(_NUMBER, value) or Decimal(value) not in self._known:
+        if not re.fullmatch(NUMBER, value) or Decimal(value) not in self._known:
             return None
         expected = {**self._facts.seen, **self._facts.derived}.get(name)
         return Decimal(value) if not name or str(expected) == value else None
@@ -111,13 +123,14 @@ class _Checker:
     def _equation(self, lead: str, left: str, operation: str, right: str, result: str) -> bool:
         operation = operation.replace("x", "*")
         a, b, c = Decimal(left), Decimal(right), Decimal(result)
-        if lead not in COMPUTE[operation] or not {a, b} <= self._known or (operation == "/" and b == 0):
+        if lead not in COMPUTE[operation] or (operation == "/" and b == 0):
             return False
         if operation == "/":
             decimals = max(0, -int(c.as_tuple().exponent))
-            true = result == divide(a, b, decimals) and (decimals > 0 or c * b == a)
+            holds = result == divide(a, b, decimals) and (decimals > 0 or c * b == a)
         else:
-            true = c == {"+": a + b, "-": a - b, "*": a * b}[operation]
-        if true:
-            self._known.add(c)
-        return true
+            holds = c == {"+": a + b, "-": a - b, "*": a * b}[operation]
+        if not holds or not self._derivation.follow(a, b, operation):
+            return False
+        self._known.add(c)
+        return True
