@@ -62,11 +62,13 @@ def main(args: Sequence[str] | None = None) -> int:
         if argv[0] in TRAINING:
             _train(None if args is None else argv)
         else:
-            argv = [
-                re.sub(r"^--[^=]*", lambda name: name[0].replace("-", "_").replace("__", "--", 1), one)
-                for one in argv
-            ]
-            auto_cli(COMMANDS, args=argv, as_positional=False, prog="mstar-pl", exit_on_error=False)
+            auto_cli(
+                COMMANDS,
+                args=[_underscored(one) for one in argv],
+                as_positional=False,
+                prog="mstar-pl",
+                exit_on_error=False,
+            )
     except InputError as error:
         return _fail(str(error))
     except ArgumentError as error:
@@ -130,6 +132,18 @@ def _quiet() -> None:
         lambda record: "Tip: " not in record.getMessage()
     )
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\..*")
+
+
+def _underscored(argument: str) -> str:
+    """Return an option as the parser names it; people also write dashes inside. Values stay as they are.
+
+    >>> _underscored("--max-tokens=a-b"), _underscored("-1"), _underscored("a--b")
+    ('--max_tokens=a-b', '-1', 'a--b')
+    """
+    name, equals, value = argument.partition("=")
+    if not name.startswith("--"):
+        return argument
+    return "--" + name[2:].replace("-", "_") + equals + value
 
 
 def _one_line(message: str) -> str:

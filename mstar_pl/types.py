@@ -243,6 +243,12 @@ class RolloutGroup:
     weight_version: int
     temperature: float = 1.0
 
+    @property
+    def finished(self) -> list[str]:
+        """The distinct responses that ended by themselves and are not empty, in their order."""
+        texts = (rollout.text.strip() for rollout in self.rollouts if rollout.finish_reason == "stop")
+        return [text for text in dict.fromkeys(texts) if text]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
@@ -251,7 +257,8 @@ class Score:
     Attributes:
         outcome: What the answer check found.
         extraction: The answer that it found in the response, or None.
-        process: Process reward, the least over the steps, in [0, 1]; None without a process reward model.
+        process: Process reward, by default the least score of its steps, in [0, 1]; None without a process
+            reward model.
     """
 
     outcome: OutcomeName

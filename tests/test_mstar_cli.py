@@ -8,7 +8,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mstar_pl.cli import main
-from mstar_pl.data.step_labels import read_step_labels
+from mstar_pl.data.step_formats import read_steps
 from tests.test_cli import CONFIGS, differing, error_of
 
 TRANSFORMERS = "mstar_pl.rollouts.transformers_engine.TransformersEngine"
@@ -52,7 +52,7 @@ def mprm(data, labels):
 
 
 def test_labels_have_a_report_and_no_prompt_in_both_files(labels):
-    train, val = (read_step_labels(labels / name) for name in ("train.jsonl", "val.jsonl"))
+    train, val = (read_steps(labels / name) for name in ("train.jsonl", "val.jsonl"))
     ids = [{record.prompt.id for record in records} for records in (train, val)]
     assert ids[0]
     assert ids[1]
@@ -67,7 +67,7 @@ def test_labels_are_converted_to_the_formats_of_the_field(labels, tmp_path):
     source = ["--source", str(labels / "train.jsonl"), "--out", str(tmp_path / "steps.jsonl")]
     assert main(["data", "steps", *source, "--to", "stepwise"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
-    assert len(rows) == len(read_step_labels(labels / "train.jsonl"))
+    assert len(rows) == len(read_steps(labels / "train.jsonl"))
     assert rows[0].keys() >= {"prompt", "completions", "labels"}
 
 

@@ -10,8 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mstar_pl.data.evolving import SelfEvolvingDataModule
 from mstar_pl.loops import SelfEvolvingLoop, SelfEvolvingTrainer
-from mstar_pl.loops._lightning import log_metrics
-from mstar_pl.loops.measurement import named
 from mstar_pl.rewards.reward import AnswerReward
 from mstar_pl.types import InputError
 
@@ -98,7 +96,7 @@ class AdaptiveTemperature(Callback):
         evolving = trainer.evolving
         assert isinstance(evolving, SelfEvolvingLoop)
         began = time.perf_counter()
-        curve = evolving.measurement.sample(iteration, self.temperatures, "sweep")
+        curve = evolving.measurement.sweep(iteration, self.temperatures)
         validation = evolving.generation.evolution.validation
         num, k = validation.num_samples, validation.k
         name = f"reward_pass@{k}" if self.metric == "reward_pass" else f"pass@{num}"
@@ -109,9 +107,6 @@ class AdaptiveTemperature(Callback):
             )
         # The first of equals: temperatures rise.
         best = max(self.temperatures, key=lambda temperature: curve[temperature][name].mean)
-        for temperature, by_name in curve.items():
-            for metric, interval in by_name.items():
-                log_metrics(trainer, named(f"dynamics/{metric}/T{temperature:g}", interval))
         points = ", ".join(
             f"{temperature:g}: {100 * curve[temperature][name].mean:.1f}" for temperature in curve
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+
+from mstar_pl.data.step_formats import StepFormat, read_steps, write_steps
 
 
 def minivista(
@@ -36,8 +37,8 @@ def minivista(
 def steps(
     source: Path,
     out: Path,
-    to: Literal["mstar", "stepwise", "math_shepherd", "visualprm"] = "mstar",
-    source_format: Literal["mstar", "stepwise", "math_shepherd", "visualprm"] | None = None,
+    to: StepFormat = "mstar",
+    source_format: StepFormat | None = None,
     image_root: Path | None = None,
 ) -> None:
     """Convert labelled responses from one format of process supervision to another.
@@ -49,7 +50,5 @@ def steps(
         source_format: Format of the source; default is what its first line looks like.
         image_root: Folder to which the source's image paths are relative; default is that of the source.
     """
-    from mstar_pl.data.step_formats import read_steps, write_steps
-
     records = read_steps(source, source_format, image_root)
     print(f"wrote {write_steps(out, records, to)} from {len(records)} responses")

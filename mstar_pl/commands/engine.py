@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from mstar_pl.rollouts.engine import check_context
 from mstar_pl.types import InputError, Prompt
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ def start_engine(
     Raises:
         InputError: A prompt does not fit, or vLLM cannot be imported.
     """
+    from mstar_pl.rollouts.engine import check_context
+
     for prompt in prompts:
         check_context(adapter, prompt, max_tokens, max_model_len)
     max_images = max(len(prompt.images) for prompt in prompts)

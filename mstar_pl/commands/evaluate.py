@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from mstar_pl.commands.engine import EngineName, start_engine
 from mstar_pl.types import InputError, SamplingConfig
 
 
@@ -13,7 +14,7 @@ def evaluate(
     policy: str,
     data: Path,
     out: Path | None = None,
-    engine: Literal["vllm", "transformers"] = "vllm",
+    engine: EngineName = "vllm",
     limit: int | None = None,
     max_tokens: int = 512,
     max_model_len: int = 4096,
@@ -45,7 +46,6 @@ def evaluate(
         temperature: Their temperature.
         process_reward: Folder of the process reward model that ranks them; needed with `samples`.
     """
-    from mstar_pl.commands.engine import start_engine
     from mstar_pl.data.images import verify_images
     from mstar_pl.data.jsonl import read_prompts
     from mstar_pl.evaluation import evaluate as running
@@ -80,7 +80,8 @@ def evaluate(
     _report(out, running.write_results(out, rows, settings), baseline, before)
     if judge is not None:
         drawn = SamplingConfig(num_samples=samples, temperature=temperature, max_tokens=max_tokens)
-        print(verify(sampler, prompts, drawn, judge, out, fingerprint))
+        greedy = {row["id"]: row["outcome"] for row in rows}
+        print(verify(sampler, prompts, greedy, drawn, judge, out, fingerprint))
 
 
 def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: dict[str, str] | None) -> None:

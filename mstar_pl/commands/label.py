@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mstar_pl.commands.engine import EngineName, start_engine
 from mstar_pl.types import Example, InputError, Prompt, SamplingConfig
 
 if TYPE_CHECKING:
     from mstar_pl.data.step_labels import StepLabels
-    from mstar_pl.models import LMM
     from mstar_pl.rollouts.engine import RolloutEngine
 
 TRAIN, VAL, REPORT = "train.jsonl", "val.jsonl", "report.json"
@@ -30,7 +30,7 @@ def label(
     rules: Literal["default", "mathvista", "mathvista-2023"] = "default",
     seed: int = 0,
     val_percent: float = 5.0,
-    engine: Literal["vllm", "transformers"] = "vllm",
+    engine: EngineName = "vllm",
     max_model_len: int = 4096,
     limit: int | None = None,
     shard: int = 256,
@@ -63,7 +63,7 @@ def label(
         shard: Responses of one shard.
         lmm: Options of the LMM adapter as JSON; default is what the policy's export recorded.
     """
-    from mstar_pl.commands.engine import start_engine
+    from mstar_pl.data.collate import is_plain
     from mstar_pl.data.jsonl import write_json, write_jsonl
     from mstar_pl.evaluation.evaluate import run_fingerprint, run_settings
     from mstar_pl.models import adapter_for
@@ -84,9 +84,10 @@ def label(
     )
     fingerprint = run_fingerprint(settings, Path(adapter.path), prompts)
     sampler = start_engine(engine, adapter, asked, sampling.max_tokens, max_model_len)
-    examples = _plain(
-        adapter, given or _sample(sampler, asked, num_responses, sampling, out, fingerprint, shard)
-    )
+    sampled = given or _sample(sampler, asked, num_responses, sampling, out, fingerprint, shard)
+    examples = [example for example in sampled if is_plain(adapter, example)]
+    if not examples:
+        raise InputError("no response is left to label: all were cut off or spell special tokens")
     labeller = StepLabeller(sampler, sampling, labels)
     manifest = labeller.run(examples, out / "labels", fingerprint, shard)
     held_out = _held_out(asked, val_percent)
@@ -131,20 +132,8 @@ def _sample(
     return [
         Example(prompt=one.group.prompt, response=text)
         for one in store.groups(0)
-        for text in dict.fromkeys(
-            rollout.text.strip() for rollout in one.group.rollouts if rollout.finish_reason == "stop"
-        )
-        if text
+        for text in one.group.finished
     ]
-
-
-def _plain(lmm: LMM, examples: Sequence[Example]) -> list[Example]:
-    """Leave out responses that spell special tokens."""
-    banned = set(lmm.banned_token_ids)
-    plain = [one for one in examples if not banned & set(lmm.encode_response(one.response))]
-    if not plain:
-        raise InputError("no response is left to label: all were cut off or spell special tokens")
-    return plain
 
 
 def _held_out(prompts: Sequence[Prompt], percent: float) -> set[str]:

@@ -21,12 +21,13 @@ class MicroBatch:
 
     Attributes:
         indices: Positions in the data set.
-        step_tokens: Response tokens of the whole optimizer step, over its micro-batches and all processes. A
-            loss divided by it does not depend on how the step is cut into micro-batches and processes.
+        num_step_losses: Response tokens, or labelled steps, of the whole optimizer step, over its
+            micro-batches and all processes. A sum of losses divided by it does not depend on how the step is
+            cut into micro-batches and processes.
     """
 
     indices: tuple[int, ...]
-    step_tokens: int
+    num_step_losses: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class BatchPlan:
 def plan_epoch(
     plan: BatchPlan,
     lengths: Sequence[int],
-    response_lengths: Sequence[int],
+    num_losses: Sequence[int],
     seed: int,
     epoch: int,
     rank: int = 0,
@@ -81,7 +82,7 @@ def plan_epoch(
     Args:
         plan: Sizes.
         lengths: Tokens of each example, prompt and response.
-        response_lengths: Response tokens of each example.
+        num_losses: How many losses each example has: response tokens, or labelled steps.
         seed: Seed of the run.
         epoch: Epoch, so that each epoch has its own order.
         rank: The process.
@@ -89,7 +90,7 @@ def plan_epoch(
     >>> plan = BatchPlan(batch_size=4, micro_batch_size=2, bucket_steps=1)
     >>> [len(batch.indices) for batch in plan_epoch(plan, [3] * 6, [1] * 6, seed=0, epoch=0)]
     [2, 2, 2]
-    >>> [batch.step_tokens for batch in plan_epoch(plan, [3] * 6, [1] * 6, seed=0, epoch=0)]
+    >>> [batch.num_step_losses for batch in plan_epoch(plan, [3] * 6, [1] * 6, seed=0, epoch=0)]
     [4, 4, 2]
     """
     rng = random.Random(f"{seed}/{epoch}")
@@ -106,11 +107,11 @@ def plan_epoch(
     for step in whole + short:
         num_parts = -(-len(step) // (plan.micro_batch_size * plan.num_processes)) * plan.num_processes
         step += (step * num_parts)[: max(0, num_parts - len(step))]
-        tokens = sum(response_lengths[index] for index in step)
+        total = sum(num_losses[index] for index in step)
         ordered = sorted(step, key=lambda index: -lengths[index])
         cuts = [len(ordered) * part // num_parts for part in range(num_parts + 1)]
         parts = [tuple(ordered[begin:end]) for begin, end in pairwise(cuts)]
-        batches += [MicroBatch(part, tokens) for part in parts[rank :: plan.num_processes]]
+        batches += [MicroBatch(part, total) for part in parts[rank :: plan.num_processes]]
     return batches
 
 

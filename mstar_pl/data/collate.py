@@ -118,20 +118,37 @@ def join_responses(
     return batch, starts
 
 
+def special_tokens(encoder: Encoder, ids: Sequence[int]) -> set[int]:
+    """Return which of a response's tokens mean something else than text: an image, or the end of the turn.
+
+    Text that spells such a token, written or sampled piece by piece, becomes the token itself.
+
+    Args:
+        encoder: LMM adapter.
+        ids: Tokens of the response, the last one the token that ends the turn.
+    """
+    return {*ids[:-1]} & {*encoder.banned_token_ids, *ids[-1:]}
+
+
+def is_plain(encoder: Encoder, example: Example) -> bool:
+    """Tell whether the response of an example holds no special token."""
+    return not special_tokens(encoder, encoder.encode_response(example.response))
+
+
 def check_plain(encoder: Encoder, prompt: Prompt, ids: Sequence[int]) -> None:
-    """Refuse response tokens that stand for images.
+    """Refuse a response with special tokens.
 
     Raises:
         InputError: There is one; names the prompt.
     """
-    if banned := set(ids) & set(encoder.banned_token_ids):
+    if special := special_tokens(encoder, ids):
         raise InputError(
-            f"prompt {prompt.id!r}: the response contains the special token(s) {sorted(banned)} "
-            "that stand for images; remove them from the text"
+            f"prompt {prompt.id!r}: the response contains the special token(s) {sorted(special)} "
+            "that stand for images or end the turn; remove them from the text"
         )
 
 
 def example_lengths(encoder: Encoder, example: Example) -> Mapping[str, int]:
-    """Return the tokens of an example without encoding its images: `total` and `response`."""
+    """Return the tokens of an example (`total`) and of its response (`losses`) without encoding images."""
     response = len(encoder.encode_response(example.response))
-    return {"total": encoder.num_prompt_tokens(example.prompt) + response, "response": response}
+    return {"total": encoder.num_prompt_tokens(example.prompt) + response, "losses": response}

@@ -62,6 +62,6 @@ def collate_steps(encoder: Encoder, records: Sequence[StepLabels]) -> dict[str, 
 
 
 def step_lengths(encoder: Encoder, record: StepLabels) -> dict[str, int]:
-    """Return the tokens of a labelled response, and how many of its steps carry loss."""
+    """Return the tokens of a labelled response with its prompt (`total`) and its known labels (`losses`)."""
     total = encoder.num_prompt_tokens(record.prompt) + len(encode_steps(encoder, record.steps)[0])
-    return {"total": total, "response": sum(label is not None for label in record.labels)}
+    return {"total": total, "losses": sum(label is not None for label in record.labels)}

@@ -30,13 +30,13 @@ class ExampleSet(Dataset):
     Attributes:
         examples: The examples.
         lengths: Tokens of each, prompt and response.
-        response_lengths: How many losses each has: response tokens, or labelled steps.
+        num_losses: How many losses each has: response tokens, or labelled steps.
     """
 
-    def __init__(self, examples: list[Any], lengths: list[int], response_lengths: list[int]) -> None:
+    def __init__(self, examples: list[Any], lengths: list[int], num_losses: list[int]) -> None:
         self.examples = examples
         self.lengths = lengths
-        self.response_lengths = response_lengths
+        self.num_losses = num_losses
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -44,7 +44,7 @@ class ExampleSet(Dataset):
 
     def __getitems__(self, batch: MicroBatch) -> tuple[list[Any], int]:
         """Return the examples of a micro-batch and the number of losses of its optimizer step."""
-        return [self.examples[index] for index in batch.indices], batch.step_tokens
+        return [self.examples[index] for index in batch.indices], batch.num_step_losses
 
 
 def fit_context(
@@ -58,7 +58,7 @@ def fit_context(
 
     Args:
         examples: The examples, or labelled responses.
-        measure: Function to an example's tokens (`total`) and number of losses (`response`).
+        measure: Function to an example's tokens (`total`) and number of losses (`losses`).
         max_length: Most tokens of an example, image tokens and response included.
         overlong: What becomes of a longer one: `drop` it with a logged count, or `refuse` the data set.
         source: Name of the data file, for messages.
@@ -66,13 +66,13 @@ def fit_context(
     Raises:
         InputError: An example is too long and the policy is `refuse`, or none is left.
     """
-    kept, lengths, responses = [], [], []
+    kept, lengths, num_losses = [], [], []
     for example in tqdm(examples, "measuring lengths", leave=False, delay=2):
         length = measure(example)
         if length["total"] <= max_length:
             kept.append(example)
             lengths.append(length["total"])
-            responses.append(length["response"])
+            num_losses.append(length["losses"])
         elif overlong == "refuse":
             raise InputError(
                 f"{source}: prompt {example.prompt.id!r} has {length['total']} tokens, "
@@ -86,7 +86,7 @@ def fit_context(
         log.warning(
             "%s: dropped %d of %d examples over %d tokens", source, dropped, len(examples), max_length
         )
-    return ExampleSet(kept, lengths, responses)
+    return ExampleSet(kept, lengths, num_losses)
 
 
 class PolicyDataModule(LightningDataModule):
@@ -175,7 +175,7 @@ class PolicyDataModule(LightningDataModule):
 
         @lru_cache(maxsize=1)
         def plan(epoch: int) -> list[MicroBatch]:
-            return plan_epoch(self._plan(), data.lengths, data.response_lengths, self.seed, epoch, rank)
+            return plan_epoch(self._plan(), data.lengths, data.num_losses, self.seed, epoch, rank)
 
         return ResumableLoader(
             data,
@@ -276,5 +276,5 @@ class PolicyDataModule(LightningDataModule):
 def _collate(
     collate: Callable[[Encoder, Sequence[Any]], Batch], encoder: Encoder, fetched: tuple[list[Any], int]
 ) -> Batch:
-    examples, step_tokens = fetched
-    return collate(encoder, examples) | {"step_tokens": torch.tensor(step_tokens)}
+    examples, num_step_losses = fetched
+    return collate(encoder, examples) | {"num_step_losses": torch.tensor(num_step_losses)}

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.batches import ResumableLoader
+from mstar_pl.data.collate import is_plain
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.interval import interval_prompts
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.types import Example, InputError, Prompt
+from mstar_pl.types import InputError, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +59,13 @@ class SelfEvolvingDataModule(PolicyDataModule):
         iteration = self.trainer.current_epoch if self.trainer else 0
         source = str(self.store.folder(iteration))
         selected = self.store.examples(iteration)
-        examples = [example for example in selected if self._is_plain(example)]
+        examples = [example for example in selected if is_plain(self._encoder, example)]
         if dropped := len(selected) - len(examples):
             log.warning("%s: dropped %d responses that spell out special tokens", source, dropped)
         if not examples:
             raise InputError(f"{source}: every selected response spells special tokens; none can be used")
         self.example_sets["train"] = self._fit(examples, source)
         return super().train_dataloader()
-
-    def _is_plain(self, example: Example) -> bool:
-        """Tell whether a response holds no special token once tokenised; sampled pieces may spell one."""
-        tokens = self._encoder.encode_response(example.response)
-        return not set(tokens[:-1]) & {*self._encoder.banned_token_ids, tokens[-1]}
 
     def _load_train(self) -> None:
         self.prompts = self._labelled("prompts")

@@ -21,9 +21,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         InputError: The file is missing, empty, or a line is malformed or repeats an id; names file, line and
             reason.
     """
-    return read_records(
-        Path(path), lambda row, root: anchor(Prompt.from_json(row), root), lambda prompt: prompt.id
-    )
+    return _read(Path(path), lambda row, root: anchor(Prompt.from_json(row), root), lambda prompt: prompt.id)
 
 
 def read_examples(path: str | Path) -> list[Example]:
@@ -33,7 +31,7 @@ def read_examples(path: str | Path) -> list[Example]:
         InputError: As `read_prompts`; also when a line has no response.
     """
     # One prompt may have several responses, so ids may repeat here.
-    return read_records(Path(path), _example)
+    return _read(Path(path), _example)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -92,7 +90,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_records(
+def _read(
     path: Path,
     decode: Callable[[dict[str, Any], Path], Record],
     unique: Callable[[Record], str] | None = None,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from mstar_pl.data.format import join_steps
-from mstar_pl.data.jsonl import anchor, read_records
 from mstar_pl.types import Example, Prompt
 
 
@@ -70,17 +68,3 @@ class StepLabels:
     def to_example(self) -> Example:
         """Return prompt and response without the labels."""
         return Example(prompt=self.prompt, response=self.response)
-
-
-def read_step_labels(path: str | Path) -> list[StepLabels]:
-    """Read the step labels of a JSONL file in our own format; image paths come back absolute.
-
-    Raises:
-        InputError: The file is missing, empty, or a line is malformed; names file, line and reason.
-    """
-    return read_records(Path(path), _anchored)
-
-
-def _anchored(row: dict[str, Any], root: Path) -> StepLabels:
-    record = StepLabels.from_json(row)
-    return replace(record, prompt=anchor(record.prompt, root))

@@ -39,7 +39,7 @@ class StepDataModule(PolicyDataModule):
         self.image_root = image_root
 
     @property
-    def positive_share(self) -> float:
+    def mean_label(self) -> float:
         """Mean label of the training steps."""
         records = self.example_sets["train"].examples
         labels = [label for record in records for label in record.labels if label is not None]

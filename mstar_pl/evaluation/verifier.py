@@ -15,7 +15,6 @@ from math import comb
 from pathlib import Path
 from random import Random
 from statistics import fmean
-from typing import Any
 
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.data.store import RolloutStore
@@ -149,6 +148,7 @@ def _subsets(n: int, k: int, most: int, seed: str) -> Iterable[Sequence[int]]:
 def verify(
     engine: RolloutEngine,
     prompts: Sequence[Prompt],
+    greedy: Mapping[str, str],
     sampling: SamplingConfig,
     reward: Reward,
     out: Path,
@@ -159,34 +159,30 @@ def verify(
     Args:
         engine: Engine with the policy loaded.
         prompts: Labelled prompts.
-        sampling: How to sample; one greedy response a prompt is drawn, too.
+        greedy: Outcome of the greedy response to each prompt, by its id.
+        sampling: How to sample.
         reward: Process reward that ranks the samples.
         out: Folder: samples go into the rollout store `samples`, shard by shard, so that an interrupted call
             goes on; accuracies into `verifier.json`.
         fingerprint: What the policy's responses depend on.
     """
     store = RolloutStore(out / "samples")
-    greedy = SamplingConfig(max_tokens=sampling.max_tokens)
     found = json.dumps(
         [fingerprint, asdict(sampling), vars(reward)], default=lambda value: type(value).__name__
     )
-    RolloutPipeline(store, reward, None).run(engine, prompts, [greedy, sampling], 0, found, title="samples")
-    groups = _samples(store.groups(0))
+    RolloutPipeline(store, reward, None).run(engine, prompts, [sampling], 0, found, title="samples")
+    groups = [_samples(one, greedy[one.group.prompt.id]) for one in store.groups(0)]
     results, at_once = verifier_accuracy(groups), greedy_accuracy(groups)
     write_json(out / "verifier.json", {name: {str(k): row[k] for k in row} for name, row in results.items()})
     return verifier_table(results, at_once)
 
 
-def _samples(groups: Iterable[ScoredGroup]) -> list[Samples]:
-    """Put greedy response and samples of each prompt together; undecided samples are left out."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in groups:
-        prompt, own = one.group.prompt, found.setdefault(one.group.prompt.id, {})
-        known = [score for score in one.scores if score.outcome != "undecided"]
-        if one.group.temperature == 0:
-            own["greedy"] = known[0].outcome == "correct" if known else None
-            continue
-        own["keys"] = tuple(answer_key(score.extraction, prompt) for score in known)
-        own["correct"] = tuple(score.outcome == "correct" for score in known)
-        own["process"] = tuple(score.process or 0.0 for score in known)
-    return [Samples(**own) for own in found.values()]
+def _samples(one: ScoredGroup, greedy: str) -> Samples:
+    """Return what is known of the samples of a prompt; undecided samples are left out."""
+    known = [score for score in one.scores if score.outcome != "undecided"]
+    return Samples(
+        keys=tuple(answer_key(score.extraction, one.group.prompt) for score in known),
+        correct=tuple(score.outcome == "correct" for score in known),
+        process=tuple(score.process or 0.0 for score in known),
+        greedy=None if greedy == "undecided" else greedy == "correct",
+    )

@@ -19,7 +19,7 @@ from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
-from mstar_pl.rewards.reward import Resident, Reward
+from mstar_pl.rewards.reward import ModelReward, Reward
 from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.rollouts.parity import check_parity
@@ -139,10 +139,11 @@ class GenerationLoop(StatefulLoop):
         manifest = store.manifest(iteration)
         if manifest is not None and manifest["fingerprint"] == found:
             return manifest
+        self.start()
         with isolate_rng():
             pipeline = RolloutPipeline(store, reward, selection, self.evolution.shard_prompts)
             engine = self._synced_engine()
-            if isinstance(reward, Resident):
+            if isinstance(reward, ModelReward):
                 reward.wake(str(self.trainer.strategy.root_device))
             title = store.root.name
             manifest = pipeline.run(engine, prompts, samplings, iteration, found, summary, title)
@@ -204,7 +205,7 @@ class GenerationLoop(StatefulLoop):
 
     def _sleep(self) -> None:
         """Give the memory of engine and reward to training."""
-        if isinstance(self.evolution.reward, Resident):
+        if isinstance(self.evolution.reward, ModelReward):
             self.evolution.reward.sleep()
         if self._engine is not None:
             self._engine.sleep()

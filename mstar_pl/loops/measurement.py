@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import log_metrics
@@ -15,7 +14,7 @@ from mstar_pl.loops.generation import GenerationLoop
 from mstar_pl.metrics.accuracy import decided_accuracy
 from mstar_pl.metrics.dynamics import PassAtK, PassGap, PromptMean, RewardPassAtK
 from mstar_pl.metrics.intervals import Interval
-from mstar_pl.rewards.reward import Resident
+from mstar_pl.rewards.reward import ModelReward
 from mstar_pl.types import SamplingConfig, ScoredGroup
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ class Measurement:
         greedy = SamplingConfig(max_tokens=self.generation.evolution.sampling.max_tokens)
         timed = ("eval/seconds", "eval/score_seconds")
         reward = self.generation.evolution.reward
-        answers = reward.answers if isinstance(reward, Resident) else reward
+        answers = reward.answers if isinstance(reward, ModelReward) else reward
         self.generation.fill(store, iteration, prompts, [greedy], reward=answers, seconds=timed)
         found = {one.group.prompt.id: one.scores[0].outcome for one in store.groups(iteration)}
         outcomes = [found[prompt.id] for prompt in prompts]
@@ -86,30 +85,36 @@ class Measurement:
             *(100 * value for value in accuracy),
         )
         if self.generation.evolution.validation.num_samples:
-            curve = self.sample(iteration, [self.generation.temperature], "dynamics")
-            for name, interval in next(iter(curve.values())).items():
-                log_metrics(trainer, named(f"dynamics/{name}", interval))
+            for by_name in self._sample("dynamics", iteration, [self.generation.temperature]).values():
+                for name, interval in by_name.items():
+                    log_metrics(trainer, named(f"dynamics/{name}", interval))
 
-    def sample(
-        self, iteration: int, temperatures: Sequence[float], folder: str
-    ) -> dict[float, dict[str, Interval]]:
-        """Sample the validation prompts at several temperatures, as one job, and return the dynamics of each.
+    def sweep(self, iteration: int, temperatures: Sequence[float]) -> dict[float, dict[str, Interval]]:
+        """Sample the validation prompts at several temperatures, as one job, and log the dynamics of each.
 
         Args:
             iteration: Iterations behind the policy.
             temperatures: The temperatures.
-            folder: Name of the store.
 
         Returns:
-            By temperature and metric: `pass@1`, `pass@16`, `pass@16-greedy`, `reward_pass@2`.
+            By temperature and metric: `pass@1`, `pass@16`, `pass@16-greedy`, `reward_pass@2`. A temperature
+            at which no prompt is decided is left out.
         """
+        curve = self._sample("sweep", iteration, temperatures)
+        for temperature, by_name in curve.items():
+            for name, interval in by_name.items():
+                log_metrics(self.generation.trainer, named(f"dynamics/{name}/T{temperature:g}", interval))
+        return curve
+
+    def _sample(
+        self, folder: str, iteration: int, temperatures: Sequence[float]
+    ) -> dict[float, dict[str, Interval]]:
         validation, sampling = self.generation.evolution.validation, self.generation.evolution.sampling
         samplings = [
             replace(sampling, num_samples=validation.num_samples, temperature=temperature)
             for temperature in temperatures
         ]
         store = self._store(folder)
-        self.generation.start()
         summary = partial(_flat, greedy=self._greedy, k=validation.k)
         timed = ("dynamics/seconds", "dynamics/score_seconds")
         prompts = self.generation.data.val_prompts[: validation.num_prompts]
@@ -117,8 +122,7 @@ class Measurement:
         return dynamics(store.groups(iteration), self._greedy, validation.k)
 
     def _store(self, name: str) -> RolloutStore:
-        root = self.generation.data.store.root
-        return RolloutStore(Path(root).with_name(name))
+        return RolloutStore(self.generation.data.store.root.with_name(name))
 
 
 def dynamics(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import PeftModel
 from safetensors.torch import save_file
@@ -61,7 +60,7 @@ def export_policy(lmm: LMM, model: PreTrainedModel | PeftModel, folder: str | Pa
         The folder.
     """
     card = _HEADER.format(title="Policy trained with mstar_pl", adapter=ADAPTER_FILE, notes=notes)
-    return _export(lmm, model, Path(folder), card, {}, None)
+    return _export(lmm, model, Path(folder), card)
 
 
 def export_process_reward(
@@ -92,7 +91,7 @@ def export_process_reward(
     scoring = _SCORING.format(separator=STEP_SEPARATOR, read_out=reading)
     title = "Process reward model trained with mstar_pl"
     card = _HEADER.format(title=title, adapter=ADAPTER_FILE, notes=notes) + scoring
-    return _export(lmm, model, Path(folder), card, {"process_reward": options}, read_out)
+    return _export(lmm, model, Path(folder), card, read_out)
 
 
 def _export(
@@ -100,8 +99,7 @@ def _export(
     model: PreTrainedModel | PeftModel,
     folder: Path,
     card: str,
-    settings: Mapping[str, Any],
-    read_out: StepReadOut | None,
+    read_out: StepReadOut | None = None,
 ) -> Path:
     """Write under a temporary name and rename: a half-written export is never taken for a whole one."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -114,7 +112,9 @@ def _export(
         save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
     lmm.processor.save_pretrained(temporary)
     adapter = {"class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}", "init_args": lmm.options}
-    (temporary / ADAPTER_FILE).write_text(json.dumps({**adapter, **settings}, indent=2) + "\n")
+    if read_out is not None:
+        adapter["process_reward"] = read_out.options
+    (temporary / ADAPTER_FILE).write_text(json.dumps(adapter, indent=2) + "\n")
     (temporary / "README.md").write_text(card)
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():

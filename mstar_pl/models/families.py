@@ -7,8 +7,9 @@ import json
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
+from torch import nn
 from transformers import AutoImageProcessor
 
 from mstar_pl.models.lmm import LMM
@@ -49,6 +50,10 @@ class Qwen2_5_VL(LMM):
     def is_projector(self, name: str) -> bool:
         """Tell whether a parameter of the vision tower belongs to the merger."""
         return ".merger." in name
+
+    def forget_positions(self, body: nn.Module) -> None:
+        """Drop the offset of the last prompt's images, which would shift a prompt without images."""
+        cast(Any, body).rope_deltas = None
 
 
 FAMILIES: tuple[type[LMM], ...] = (InternVL, Qwen2_5_VL)

@@ -236,6 +236,13 @@ class LMM:
         """Return the blocks to shard and to checkpoint: the layers of vision tower and language model."""
         return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
+    def forget_positions(self, body: nn.Module) -> None:
+        """Forget what the model keeps of the positions of its last prompt; by default it keeps nothing.
+
+        Args:
+            body: The model without its language-model head.
+        """
+
     def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Yield weights under the names that the engine knows; the same names by default."""
         yield from named

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel
 
-from mstar_pl.data.collate import collate_prompts
+from mstar_pl.data.collate import collate_prompts, special_tokens
 from mstar_pl.data.collate_steps import encode_steps
 from mstar_pl.models.digest import weights_digest
 from mstar_pl.models.families import ADAPTER_FILE, adapter_for
 from mstar_pl.models.lmm import LMM
 from mstar_pl.types import InputError, Prompt
 
-Kind = Literal["token", "head"]
+ReadOutKind = Literal["token", "head"]
 
 HEAD_FILE = "process_head.safetensors"
 """File of an exported process reward model that holds its scalar head."""
@@ -53,7 +53,7 @@ class StepReadOut(nn.Module):
         self,
         lmm: LMM,
         model: PreTrainedModel | PeftModel,
-        kind: Kind = "token",
+        kind: ReadOutKind = "token",
         positive: str = "+",
         negative: str = "-",
     ) -> None:
@@ -161,17 +161,14 @@ class ProcessRewardModel:
             A score in [0, 1] for each step of each response.
         """
         encoded = [encode_steps(self.lmm, steps) for steps in responses]
-        banned = set(self.lmm.banned_token_ids)
-        usable = [k for k, (ids, _) in enumerate(encoded) if ids and not banned & set(ids)]
+        usable = [k for k, (ids, _) in enumerate(encoded) if ids and not special_tokens(self.lmm, ids)]
         scores: list[tuple[float, ...]] = [(0.0,) * len(ends) for _, ends in encoded]
         if not usable:
             return scores
         device = self.model.device
         inputs = {key: value.to(device) for key, value in collate_prompts(self.lmm, [prompt]).items()}
-        # Qwen2.5-VL would shift a prompt without images by the offset of the last one with images.
         body = _body(self.model)
-        if hasattr(body, "rope_deltas"):
-            body.rope_deltas = None  # type: ignore[assignment]
+        self.lmm.forget_positions(body)
         prefix = body(**inputs, use_cache=True).past_key_values
         # Of like length together: little is padded.
         usable.sort(key=lambda k: len(encoded[k][0]))
@@ -210,7 +207,7 @@ class ProcessRewardModel:
 def _body(model: PreTrainedModel | PeftModel) -> nn.Module:
     """Return the model without its language-model head."""
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    return plain.base_model  # type: ignore[return-value]
+    return cast(nn.Module, plain.base_model)
 
 
 def _single(lmm: LMM, text: str) -> int:

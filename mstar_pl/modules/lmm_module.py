@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -14,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mstar_pl.models import LMM, Group, LoRA
-from mstar_pl.models.lora import merged_weights
 from mstar_pl.types import InputError
 
 
@@ -88,9 +85,3 @@ class LMMModule(LightningModule):
         # Lightning divides by the accumulated micro-batches and the strategy averages over processes.
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return losses.sum() * scale / step_weight
-
-    @contextmanager
-    def policy_weights(self) -> Iterator[dict[str, Tensor]]:
-        """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in."""
-        with merged_weights(self.model) as weights:
-            yield weights

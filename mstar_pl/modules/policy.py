@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torchmetrics import MeanMetric
 from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
+from mstar_pl.models.lora import merged_weights
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
@@ -66,7 +69,7 @@ class PolicyModule(LMMModule):
             `losses_N` (nats, float32), `hits_N` (whether the most likely token is the label) and `labels_N`,
             for the N response tokens of the batch.
         """
-        inputs = {key: value for key, value in batch.items() if key not in ("labels", "step_tokens")}
+        inputs = {key: value for key, value in batch.items() if key not in ("labels", "num_step_losses")}
         labels_BT = batch["labels"]
         # Logits only from the first response token on: the head is the largest layer, the prompt the longest
         # part.
@@ -86,7 +89,7 @@ class PolicyModule(LMMModule):
         """Return this micro-batch's share of the optimizer step's mean loss."""
         losses_N, _, _ = self.token_losses(batch)
         self.log("train/loss", losses_N.detach().mean(), prog_bar=True, batch_size=losses_N.shape[0])
-        return self.step_share(losses_N, batch["step_tokens"])
+        return self.step_share(losses_N, batch["num_step_losses"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the mean loss of a response token and the share predicted right, given those before it."""
@@ -110,6 +113,12 @@ class PolicyModule(LMMModule):
             for group in self.answer(batch)
             for rollout in group.rollouts
         ]
+
+    @contextmanager
+    def policy_weights(self) -> Iterator[dict[str, Tensor]]:
+        """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in."""
+        with merged_weights(self.model) as weights:
+            yield weights
 
     def restart_policy(self) -> None:
         """Put the initial weights back: those of the model folder, or fresh low-rank updates."""

@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 from mstar_pl.data.batches import Batch
 from mstar_pl.data.steps import StepDataModule
 from mstar_pl.models import LMM, Group, LoRA
-from mstar_pl.models.process_reward import Kind, StepReadOut, step_logits
+from mstar_pl.models.process_reward import ReadOutKind, StepReadOut, step_logits
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.types import InputError
 
@@ -48,7 +48,7 @@ class ProcessRewardModule(LMMModule):
         lmm: LMM,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=2e-6, weight_decay=0.0),
         lr_scheduler: LRSchedulerCallable | None = None,
-        read_out: Kind = "token",
+        read_out: ReadOutKind = "token",
         positive: str = "+",
         negative: str = "-",
         balance_classes: bool = False,
@@ -58,7 +58,7 @@ class ProcessRewardModule(LMMModule):
     ) -> None:
         frozen: list[Group] = ["vision"] if freeze is None and lora is None else list(freeze or ())
         super().__init__(lmm, optimizer, lr_scheduler, frozen, lora, gradient_checkpointing)
-        self.read_out_kind: Kind = read_out
+        self.read_out_kind: ReadOutKind = read_out
         self.positive = positive
         self.negative = negative
         self.balance_classes = balance_classes
@@ -94,7 +94,7 @@ class ProcessRewardModule(LMMModule):
                 f"ProcessRewardModule needs a StepDataModule, not a {type(data).__name__}; "
                 "set data.class_path to mstar_pl.data.steps.StepDataModule"
             )
-        share = data.positive_share
+        share = data.mean_label
         if not 0 < share < 1:
             raise InputError(f"{data.paths['train']}: all steps have the same label; label more responses")
         if self.balance_classes:
@@ -112,7 +112,7 @@ class ProcessRewardModule(LMMModule):
         known = ~batch["step_labels"].isnan()
         rows_S, places_S = batch["step_rows"][known], batch["step_places"][known]
         labels_S = batch["step_labels"][known].float()
-        own = ("step_rows", "step_places", "step_labels", "step_tokens")
+        own = ("step_rows", "step_places", "step_labels", "num_step_losses")
         inputs = {key: value for key, value in batch.items() if key not in own}
         logits_S = step_logits(self.model, self.read_out, inputs, rows_S, places_S)
         wrong, right = self.class_weights
@@ -124,7 +124,7 @@ class ProcessRewardModule(LMMModule):
         """Return this micro-batch's share of the optimizer step's mean loss."""
         losses_S, *_ = self.step_losses(batch)
         self.log("train/loss", losses_S.detach().mean(), prog_bar=True, batch_size=max(1, len(losses_S)))
-        return self.step_share(losses_S, batch["step_tokens"])
+        return self.step_share(losses_S, batch["num_step_losses"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log how well steps are judged: loss, accuracy, F1, AUROC, calibration, and the first error."""

@@ -16,7 +16,7 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class Resident(Protocol):
+class ModelReward(Protocol):
     """A reward with a model, which holds memory of the accelerator while it works."""
 
     answers: Reward

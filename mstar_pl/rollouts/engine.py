@@ -120,11 +120,7 @@ def check_context(lmm: LMM, prompt: Prompt, max_tokens: int, max_model_len: int)
         )
 
 
-def tokens_left(lmm: LMM, request: Request) -> int:
-    """Return how many tokens may follow the prefix of a request; at least one."""
-    return max(1, request.sampling.max_tokens - num_prefix_tokens(lmm, request))
-
-
-def num_prefix_tokens(lmm: LMM, request: Request) -> int:
-    """Return the tokens of a request's prefix."""
-    return len(lmm.encode_response(request.prefix)) - 1 if request.prefix else 0
+def count_tokens(lmm: LMM, request: Request) -> tuple[int, int]:
+    """Return the tokens of a request's prefix, and how many may follow it; at least one."""
+    prefix = len(lmm.encode_response(request.prefix)) - 1 if request.prefix else 0
+    return prefix, max(1, request.sampling.max_tokens - prefix)

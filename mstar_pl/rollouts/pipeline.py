@@ -64,7 +64,7 @@ class RolloutPipeline:
         done = self.store.begin(iteration, fingerprint)
         todo = [prompt for prompt in prompts if prompt.id not in done]
         seconds: defaultdict[str, float] = defaultdict(float)
-        tokens = Counter[str]()
+        count = Counter[str]()
         bar = tqdm(
             total=len(prompts), initial=len(prompts) - len(todo), desc=f"{title} {iteration}", unit="prompt"
         )
@@ -84,18 +84,19 @@ class RolloutPipeline:
                 self.store.append(iteration, scored, fingerprint, rank)
                 seconds["generate"] += generated - began
                 seconds["score"] += time.perf_counter() - generated
-                tokens["all"] += sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
+                rollouts = [rollout for group in groups for rollout in group.rollouts]
+                count["tokens"] += sum(len(rollout.token_ids) for rollout in rollouts)
+                count["rollouts"] += len(rollouts)
+                count["selected"] += sum(len(one.selected) for one in scored)
                 bar.update(len(batch))
-                tokens["rollouts"] += sum(len(group.rollouts) for group in groups)
-                tokens["selected"] += sum(len(one.selected) for one in scored)
                 bar.set_postfix_str(
-                    f"{tokens['all'] / seconds['generate']:,.0f} tokens/s, "
-                    f"{tokens['selected'] / max(1, tokens['rollouts']):.0%} accepted"
+                    f"{count['tokens'] / seconds['generate']:,.0f} tokens/s, "
+                    f"{count['selected'] / max(1, count['rollouts']):.0%} accepted"
                 )
         metrics = (summary or summarise)(self.store.groups(iteration))
         metrics |= {"rollout/seconds": seconds["generate"], "reward/seconds": seconds["score"]}
         if seconds["generate"]:
-            metrics["rollout/tokens_per_second"] = tokens["all"] / seconds["generate"]
+            metrics["rollout/tokens_per_second"] = count["tokens"] / seconds["generate"]
         return self.store.finish(iteration, fingerprint, metrics)
 
     def _score(self, group: RolloutGroup) -> ScoredGroup:

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, 
 
 from mstar_pl.data.collate import TEXT_KEYS, collate_prompts
 from mstar_pl.models import LMM
-from mstar_pl.rollouts.engine import Request, RolloutEngine, tokens_left
+from mstar_pl.rollouts.engine import Request, RolloutEngine, count_tokens
 from mstar_pl.types import Prompt, Rollout, RolloutGroup, SamplingConfig
 
 
@@ -78,7 +78,7 @@ class TransformersEngine(RolloutEngine):
         texts = [request.prefix for request in batch]
         inputs = pad_left(collate_prompts(self.lmm, [request.prompt for request in batch], texts))
         inputs = {key: value.to(model.device) for key, value in inputs.items()}
-        limits = [tokens_left(self.lmm, request) for request in batch]
+        limits = [count_tokens(self.lmm, request)[1] for request in batch]
         draw = _Draw([(request.sampling, request.seed + k) for request in batch for k in range(num_samples)])
         training = model.training
         model.eval()

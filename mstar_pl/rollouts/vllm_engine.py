@@ -24,7 +24,7 @@ from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
-from mstar_pl.rollouts.engine import Request, RolloutEngine, check_context, num_prefix_tokens, tokens_left
+from mstar_pl.rollouts.engine import Request, RolloutEngine, check_context, count_tokens
 from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup
 
 # Its CPU worker binds threads once, then warns of every later attempt to set their number, its own included.
@@ -117,16 +117,16 @@ class VLLMEngine(RolloutEngine):
         version = self._version
         # Several requests may share a prompt; the longest is checked, and its image decoded once.
         longest: dict[str, tuple[int, Prompt]] = {}
-        for one in requests:
-            length = num_prefix_tokens(self.lmm, one) + tokens_left(self.lmm, one)
-            if length > longest.get(one.prompt.id, (0, one.prompt))[0]:
-                longest[one.prompt.id] = (length, one.prompt)
+        tokens = [count_tokens(self.lmm, one) for one in requests]
+        for one, (prefix, left) in zip(requests, tokens, strict=True):
+            if prefix + left > longest.get(one.prompt.id, (0, one.prompt))[0]:
+                longest[one.prompt.id] = (prefix + left, one.prompt)
         for length, prompt in longest.values():
             self.check([prompt], length)
         load = lru_cache(maxsize=64)(load_image)
         outputs = self._llm.generate(
             [self._input(request, load) for request in requests],  # type: ignore[arg-type]
-            [self._params(request) for request in requests],
+            [self._params(request, left) for request, (_, left) in zip(requests, tokens, strict=True)],
             use_tqdm=partial(tqdm, delay=2) if progress else False,
         )
         return [_group(request, output, version) for request, output in zip(requests, outputs, strict=True)]
@@ -163,13 +163,13 @@ class VLLMEngine(RolloutEngine):
             given["multi_modal_data"] = {"image": [load(image) for image in request.prompt.images]}
         return given
 
-    def _params(self, request: Request) -> SamplingParams:
+    def _params(self, request: Request, max_tokens: int) -> SamplingParams:
         sampling = request.sampling
         return SamplingParams(
             n=sampling.num_samples,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            max_tokens=tokens_left(self.lmm, request),
+            max_tokens=max_tokens,
             seed=request.seed,  # of the first sample; the engine adds one for each further one
             stop_token_ids=list(self.lmm.stop_token_ids),
             logit_bias=dict.fromkeys(self.lmm.banned_token_ids, -100.0),

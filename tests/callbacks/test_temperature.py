@@ -1,19 +1,12 @@
-"""Sweeps of the sampling temperature: the choice recomputed from the stored samples, and interruptions."""
+"""Sweeps of the sampling temperature: the choice, interruptions, refusals."""
 
-import gc
-import hashlib
 import json
-from collections import defaultdict
 from dataclasses import replace
-from statistics import fmean
 
-import pyarrow.parquet as pq
 import pytest
-from lightning.pytorch import Callback
 
 from mstar_pl.callbacks import AdaptiveTemperature, ResumeCheckpoint
 from mstar_pl.data.evolving import SelfEvolvingDataModule
-from mstar_pl.data.minivista import write_split
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops import SelfEvolvingTrainer, Validation
 from mstar_pl.models import InternVL
@@ -22,118 +15,29 @@ from mstar_pl.models.process_reward import StepReadOut
 from mstar_pl.modules import PolicyModule
 from mstar_pl.rewards import AnswerReward, TopK
 from mstar_pl.rewards.process import ProcessReward
-from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import InputError, SamplingConfig, Score
-from tests.loops.evolving import evolve, rollouts, transformers
-
-CANDIDATES = [1.3, 0.4, 0.8]
-CONFIGURED = 1.0
-SAMPLES, K = 4, 2
-SETTINGS = {
-    "sampling": SamplingConfig(num_samples=4, temperature=CONFIGURED, max_tokens=8, seed=5),
-    "validation": Validation(num_samples=SAMPLES, k=K),
-    "data": {"interval": 25, "batch_size": 4, "micro_batch_size": 4, "max_length": 256},
-}
+from mstar_pl.types import InputError, Score
+from tests.callbacks.sweeping import (
+    CANDIDATES,
+    CONFIGURED,
+    SAMPLES,
+    SETTINGS,
+    Halt,
+    K,
+    Recording,
+    any_right,
+    by_hand,
+    reward_pass,
+    run,
+    temperatures_of,
+)
+from tests.engines import running
+from tests.loops.evolving import rollouts, write_files
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """20 prompts to sample from, in intervals of 5, and 5 to measure on."""
-    root = tmp_path_factory.mktemp("minivista")
-    return {
-        split: str(write_split(root, split, count, solutions=False))
-        for split, count in [("train", 20), ("val", 5)]
-    }
-
-
-class HashReward:
-    """Outcome and process score that hang on nothing but the text; some texts are undecided."""
-
-    OUTCOMES = ("undecided", *["correct"] * 5, *["wrong"] * 10)
-
-    def __call__(self, group):
-        texts = [f"{group.prompt.id} {one.text}" for one in group.rollouts]
-        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
-        return [Score(outcome=self.OUTCOMES[one[0] % 16], process=one[1] / 255) for one in digests]
-
-
-class EveryRight:
-    """A selection that also keeps what was cut off, so that short responses do."""
-
-    def __call__(self, group, scores):
-        return tuple(number for number, score in enumerate(scores) if score.outcome == "correct")
-
-
-class Recording(TransformersEngine):
-    """Remembers the prompts of each submission of a sweep, and fails where it is told to."""
-
-    class Crash(Exception):
-        pass
-
-    def __init__(self, lmm, crash_at=None):
-        super().__init__(lmm)
-        self.sweeps = []
-        self.crash_at = crash_at
-
-    def submit(self, requests, progress=""):
-        if len({request.sampling.temperature for request in requests}) > 1:
-            self.sweeps.append(sorted({request.prompt.id for request in requests}))
-            if len(self.sweeps) == self.crash_at:
-                raise self.Crash
-        return super().submit(requests, progress)
-
-
-class Halt(Callback):
-    """End a run where its training would start."""
-
-    class Halted(Exception):
-        pass
-
-    def on_train_start(self, trainer, pl_module):
-        raise self.Halted
-
-
-def run(root, files, *callbacks, engine=transformers, epochs=3, **settings):
-    """Evolve with a reward of hashes; return the trainer."""
-    options = (
-        SETTINGS
-        | {"reward": HashReward(), "selection": EveryRight(), "trainer": {"max_epochs": epochs}}
-        | settings
-    )
-    return evolve(root, files, engine, callbacks=callbacks, **options)[1]
-
-
-def reward_pass(rows):
-    """Is one of the K responses that the reward likes best correct?"""
-    best = sorted(rows, key=lambda row: row["process"], reverse=True)[:K]
-    return any(row["outcome"] == "correct" for row in best)
-
-
-def any_right(rows):
-    return any(row["outcome"] == "correct" for row in rows)
-
-
-def by_hand(root, iteration, value):
-    """The metric by temperature, of the prompts of which every response is decided, and the best one."""
-    groups, curve = defaultdict(list), defaultdict(list)
-    for shard in sorted((root / "sweep" / f"iteration-{iteration:04d}").glob("*.parquet")):
-        for row in pq.read_table(shard).to_pylist():
-            groups[row["temperature"], row["prompt_id"]].append(row)
-    assert {len(rows) for rows in groups.values()} == {SAMPLES}
-    for (temperature, _), rows in groups.items():
-        if all(row["outcome"] != "undecided" for row in rows):
-            curve[temperature].append(value(rows))
-    means = {temperature: fmean(values) for temperature, values in curve.items()}
-    assert sorted(means) == sorted(CANDIDATES)
-    return means, min(one for one in means if means[one] == max(means.values()))
-
-
-def temperatures_of(root, iterations):
-    """The temperature at which each iteration was sampled, by its manifest."""
-    manifests = [RolloutStore(root / "rollouts").manifest(iteration) for iteration in range(iterations)]
-    samplings = [json.loads(manifest["fingerprint"])["sampling"] for manifest in manifests]
-    assert {len(sampling) for sampling in samplings} == {1}
-    return [sampling[0]["temperature"] for sampling in samplings]
+    return write_files(tmp_path_factory.mktemp("minivista"), 20, 5)
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +170,23 @@ def test_a_sweep_that_measures_nothing_is_refused(files, tmp_path, reward, metri
     assert adaptive.chosen == {}
 
 
+class UnsureOfValidation(AllRight):
+    """A reward that cannot decide on the validation prompts."""
+
+    def __call__(self, group):
+        return Unsure()(group) if "-val-" in group.prompt.id else super().__call__(group)
+
+
+def test_dynamics_of_undecided_prompts_are_left_out(files, tmp_path):
+    run(tmp_path, files, reward=UnsureOfValidation(), epochs=1)
+    assert len(rollouts(tmp_path, 0)) == 5
+    assert RolloutStore(tmp_path / "dynamics").manifest(1)["metrics"].keys() == {
+        "rollout/seconds",
+        "reward/seconds",
+        "rollout/tokens_per_second",
+    }
+
+
 def no_engine(lmm):
     raise AssertionError("refused before anything starts")
 
@@ -319,14 +240,8 @@ def test_the_candidates_are_those_of_the_paper_unless_given():
 
 @pytest.fixture
 def vllm():
-    from mstar_pl.rollouts.vllm_engine import VLLMEngine
-
-    # An engine of an earlier module that is freed later would take this one's process groups with it.
-    gc.unfreeze()
-    gc.collect()
-    engine = VLLMEngine(InternVL(question_style="plain"), max_model_len=256, max_num_seqs=64)
-    yield engine
-    engine.close()
+    with running(InternVL(question_style="plain"), loaded=False) as engine:
+        yield engine
 
 
 @pytest.mark.engine
@@ -337,7 +252,7 @@ def test_two_iterations_with_the_real_engine_and_a_process_reward_model(vllm, tm
     adaptive = AdaptiveTemperature(every_n_iterations=1, temperatures=CANDIDATES)
     run(
         tmp_path,
-        {split: str(write_split(tmp_path, split, 32, solutions=False)) for split in ("train", "val")},
+        write_files(tmp_path, 32, 32),
         adaptive,
         engine=lambda _: vllm,
         epochs=2,

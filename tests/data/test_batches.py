@@ -29,7 +29,7 @@ def test_every_example_once_over_all_processes(num_processes, micro, bucket_step
     for start in range(0, len(ranks[0]), size):
         step = [batch for batches in ranks for batch in batches[start : start + size]]
         tokens = sum(RESPONSES[index] for batch in step for index in batch.indices)
-        assert {batch.step_tokens for batch in step} == {tokens}
+        assert {batch.num_step_losses for batch in step} == {tokens}
 
 
 def test_fewer_examples_than_processes_at_the_end_repeat():
@@ -37,7 +37,7 @@ def test_fewer_examples_than_processes_at_the_end_repeat():
     ranks = [plan_epoch(plan, [5] * 5, [1] * 5, 0, 0, rank) for rank in range(4)]
     assert [len(batches) for batches in ranks] == [2, 2, 2, 2]
     assert {batches[1].indices for batches in ranks} == {ranks[0][1].indices}
-    assert ranks[0][1].step_tokens == 4
+    assert ranks[0][1].num_step_losses == 4
 
 
 def test_order_is_a_function_of_seed_and_epoch():

@@ -61,7 +61,7 @@ def test_lengths_are_known_without_encoding(family_folder, examples):
     batch = collate_examples(lmm, examples)
     lengths = [example_lengths(lmm, example) for example in examples]
     assert [length["total"] for length in lengths] == batch["attention_mask"].sum(1).tolist()
-    assert [length["response"] for length in lengths] == (batch["labels"] != IGNORE).sum(1).tolist()
+    assert [length["losses"] for length in lengths] == (batch["labels"] != IGNORE).sum(1).tolist()
 
 
 def test_token_types_mark_the_image_tokens_only(qwen_folder, examples):

@@ -114,5 +114,5 @@ def test_lengths_are_those_of_the_collated_rows(lmm, records):
     lengths = [step_lengths(lmm, record) for record in records]
     assert [length["total"] for length in lengths] == batch["attention_mask"].sum(1).tolist()
     known = batch["step_rows"][~batch["step_labels"].isnan()]
-    assert [length["response"] for length in lengths] == known.bincount(minlength=len(records)).tolist()
-    assert [length["response"] for length in lengths] == [2, 1, 1, 2]
+    assert [length["losses"] for length in lengths] == known.bincount(minlength=len(records)).tolist()
+    assert [length["losses"] for length in lengths] == [2, 1, 1, 2]

@@ -2,14 +2,10 @@
 
 import pytest
 
-from mstar_pl.data.minivista.write import write_split
+from tests.loops.evolving import write_files
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """96 prompts to sample from and 24 to measure on."""
-    root = tmp_path_factory.mktemp("minivista")
-    return {
-        split: str(write_split(root, split, count, solutions=True))
-        for split, count in [("train", 96), ("val", 24)]
-    }
+    return write_files(tmp_path_factory.mktemp("minivista"), 96, 24)

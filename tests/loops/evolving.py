@@ -8,6 +8,7 @@ from lightning.pytorch import seed_everything
 
 from mstar_pl.callbacks import ResumeCheckpoint
 from mstar_pl.data.evolving import SelfEvolvingDataModule
+from mstar_pl.data.minivista import write_split
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops import Evolution, SelfEvolvingTrainer, Validation
 from mstar_pl.models import InternVL
@@ -64,6 +65,14 @@ def evolve(root, files, engine, *, callbacks=(), resume=None, data=None, module=
     )
     trainer.fit(policy, datamodule, ckpt_path=resume)
     return policy, trainer
+
+
+def write_files(root, train, val):
+    """Write prompts to sample from and to measure on, and return the files by split."""
+    return {
+        split: str(write_split(root, split, num, solutions=True))
+        for split, num in (("train", train), ("val", val))
+    }
 
 
 def rollouts(root, iteration):

@@ -14,7 +14,7 @@ from mstar_pl.models import adapter_for, process_reward
 from mstar_pl.models.export import export_policy, export_process_reward
 from mstar_pl.models.process_reward import HEAD_FILE, ProcessRewardModel, StepReadOut
 from mstar_pl.rewards.process import ProcessReward
-from mstar_pl.rewards.reward import Resident
+from mstar_pl.rewards.reward import ModelReward
 from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup
 
 RESPONSES = [
@@ -306,7 +306,7 @@ def test_digest_is_that_of_the_weights(exported, tmp_path):
 
 def test_reward_scores_the_same_after_a_sleep(exported, group):
     reward = ProcessReward(exported)
-    assert isinstance(reward, Resident)
+    assert isinstance(reward, ModelReward)
     before = reward(group)
     reward.sleep()
     reward.wake("cpu")

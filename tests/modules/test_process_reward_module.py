@@ -1,4 +1,4 @@
-"""Training of a process reward model through the real Trainer: loss, metrics, exact resumption, export."""
+"""Training of a process reward model through the real Trainer: loss, refusals, groups, metrics."""
 
 import math
 import random
@@ -6,98 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
 
-from mstar_pl.callbacks import ProcessRewardExport, ResumeCheckpoint
 from mstar_pl.data.collate_steps import collate_steps
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.steps import StepDataModule
 from mstar_pl.models import LoRA, adapter_for
-from mstar_pl.models.process_reward import ProcessRewardModel, StepReadOut
-from mstar_pl.modules import PolicyModule, ProcessRewardModule
+from mstar_pl.models.process_reward import StepReadOut
+from mstar_pl.modules import ProcessRewardModule
 from mstar_pl.types import InputError, Prompt
+from tests.modules.judging import run, save, trainer_of
+from tests.modules.training import adamw, sgd
 
-RESPONSES = [
-    (("red 4.", "2 + 2 = 4.", "# Answer\n\n4"), (1, 1, 1)),
-    (("4",), (0,)),
-    (("I count: red 4.", "blue 2.", "4 + 2 = 7.", "# Answer\n\n7"), (1, 0.75, 0, 0)),
-    (("The sum is 5.", "# Answer\n\n5"), (None, 0.25)),
-    (("red 2, blue 2.", "2 + 2 = 5.", "So 5.", "# Answer\n\n5"), (None, 0, None, None)),
-    (("The answer is 4.", "# Answer\n\n4"), (1, 1)),
-    (("blue 3.", "# Answer\n\n3"), (0, 0)),
-    (("green 1.", "1 + 3 = 4.", "# Answer\n\n4"), (1, 1, 1)),
-]
 NUM_LABELS = 17
-
-
-@pytest.fixture(scope="module")
-def records(prompts):
-    """Eight responses of one to four steps with hard, soft and missing labels; the fifth has one label."""
-    return [
-        StepLabels(prompt=prompt, steps=steps, labels=labels)
-        for prompt, (steps, labels) in zip(prompts, RESPONSES, strict=True)
-    ]
-
-
-def save(path, records):
-    return str(write_jsonl(path, (record.to_json() for record in records)))
-
-
-@pytest.fixture(scope="module")
-def step_file(tmp_path_factory, records):
-    return save(tmp_path_factory.mktemp("steps") / "steps.jsonl", records)
-
-
-def adamw(params):
-    return torch.optim.AdamW(params, lr=1e-3)
-
-
-def sgd(params):
-    return torch.optim.SGD(params, lr=0.1)
-
-
-def warm_up(optimizer):
-    return torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=6)
-
-
-class Killed(Exception):
-    """Stands for a kill."""
-
-
-class StopAfter(ResumeCheckpoint):
-    """End the run right after a checkpoint inside an epoch."""
-
-    def on_train_batch_end(self, trainer, *args):
-        super().on_train_batch_end(trainer, *args)
-        if trainer.global_step == self.every_n_steps and not trainer.is_last_batch:
-            raise Killed
-
-
-def trainer_of(root, callback=None, **options):
-    return Trainer(
-        default_root_dir=root,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[callback] if callback else [],
-        enable_checkpointing=isinstance(callback, ResumeCheckpoint),
-        **{"max_epochs": 1} | options,
-    )
-
-
-def run(folder, root, step_file, *, module=None, data=None, ckpt_path=None, **trainer_options):
-    """Train 4 steps of 2 responses an epoch, in micro-batches of one."""
-    seed_everything(0)
-    options = {"train": step_file, "batch_size": 2, "micro_batch_size": 1}
-    trainer = trainer_of(root, **trainer_options)
-    lmm = adapter_for(folder, question_style="plain")
-    judge = ProcessRewardModule(lmm, **{"optimizer": adamw} | (module or {}))
-    trainer.fit(judge, StepDataModule(**options | (data or {})), ckpt_path=ckpt_path)
-    return judge, trainer
 
 
 def untrained(folder, kind="token"):
@@ -346,81 +268,3 @@ def test_embedded_model_learns_to_tell_wrong_steps_it_has_not_seen(prompts, tmp_
     assert after["val/auroc"] > 0.9
     assert after["val/step_accuracy"] > 0.85
     assert after["val/loss"] < before["val/loss"]
-
-
-# Resumption
-
-
-def state(judge, trainer):
-    optimizer = trainer.optimizers[0].state_dict()
-    moments = {(i, key): value for i, entry in optimizer["state"].items() for key, value in entry.items()}
-    rates = [group["lr"] for group in optimizer["param_groups"]]
-    metrics = {name: value for name, value in trainer.callback_metrics.items() if "val/" in name}
-    return judge.state_dict(), moments, metrics, rates, judge.class_weights, trainer.global_step
-
-
-def assert_same(first, second):
-    for left, right in zip(first, second, strict=True):
-        if isinstance(left, dict):
-            assert left.keys() == right.keys()
-            assert all(torch.equal(torch.as_tensor(left[key]), torch.as_tensor(right[key])) for key in left)
-        else:
-            assert left == right
-
-
-@pytest.mark.parametrize(
-    "module",
-    [{"balance_classes": True}, {"lora": LoRA(rank=2, dropout=0.1), "read_out": "head"}],
-    ids=["token, balanced", "lora with dropout, head"],
-)
-def test_resumed_run_equals_the_uninterrupted_one(internvl_folder, step_file, records, tmp_path, module):
-    """8 steps in 2 epochs; stopped inside the first and at its end."""
-    val = save(tmp_path / "val.jsonl", records[:2])
-    options = {"module": module | {"lr_scheduler": warm_up}, "data": {"val": val}}
-    whole = run(internvl_folder, tmp_path / "whole", step_file, max_epochs=2, **options)
-    expected = state(*whole)
-    assert expected[-1] == 8
-    stop = StopAfter(every_n_steps=2)
-    with pytest.raises(Killed):
-        run(internvl_folder, tmp_path / "inside", step_file, callback=stop, **options)
-    run(internvl_folder, tmp_path / "end", step_file, callback=ResumeCheckpoint(), **options)
-    for place in ("inside", "end"):
-        again = {"ckpt_path": "last", "callback": ResumeCheckpoint(), "max_epochs": 2}
-        assert_same(state(*run(internvl_folder, tmp_path / place, step_file, **again, **options)), expected)
-
-
-# Export
-
-
-@pytest.mark.parametrize(
-    "module", [{}, {"lora": LoRA(rank=2), "read_out": "head"}], ids=["token", "lora, head"]
-)
-def test_export_at_the_end_of_training_scores_as_the_trained_model(
-    internvl_folder, step_file, records, tmp_path, module
-):
-    options = {"module": module, "data": {"val": step_file}, "callback": ProcessRewardExport()}
-    judge, trainer = run(internvl_folder, tmp_path, step_file, **options)
-    exported = ProcessRewardModel.load(str(tmp_path / "mprm"))
-    trained = ProcessRewardModel(judge.lmm, judge.model, judge.read_out)
-    steps = [record.steps for record in records]
-    for found, expected in zip(
-        exported.score(records[1].prompt, steps), trained.score(records[1].prompt, steps), strict=True
-    ):
-        assert found == pytest.approx(expected, abs=1e-5)
-    card = (tmp_path / "mprm/README.md").read_text()
-    assert f"Base: `{internvl_folder}`. Optimizer steps: 4." in card
-    assert f"val/auroc {trainer.callback_metrics['val/auroc']:.3f}" in card
-
-
-def test_dry_run_exports_nothing(internvl_folder, step_file, tmp_path):
-    _, trainer = run(internvl_folder, tmp_path, step_file, callback=ProcessRewardExport(), fast_dev_run=True)
-    assert trainer.global_step == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_export_refuses_a_policy_and_its_own_start(internvl_folder, step_file, tmp_path):
-    policy = PolicyModule(adapter_for(internvl_folder))
-    with pytest.raises(InputError, match="needs a ProcessRewardModule, not a PolicyModule"):
-        trainer_of(tmp_path, ProcessRewardExport()).fit(policy, StepDataModule(train=step_file, batch_size=2))
-    with pytest.raises(InputError, match="would replace the model that training starts from"):
-        run(internvl_folder, tmp_path, step_file, callback=ProcessRewardExport(internvl_folder))

@@ -1,6 +1,5 @@
 """Step labels against continuations drawn and counted one prefix at a time."""
 
-import gc
 import hashlib
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +15,7 @@ from mstar_pl.rollouts.engine import Request
 from mstar_pl.rollouts.labels import SCHEMA, LabelConfig, StepLabeller, read_labels
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, SamplingConfig
+from tests.engines import running
 
 N = 8
 SAMPLING = SamplingConfig(temperature=1.5, max_tokens=48, seed=7)
@@ -30,15 +30,8 @@ def transformers():
 
 @pytest.fixture(scope="module")
 def vllm(transformers):
-    from mstar_pl.rollouts.vllm_engine import VLLMEngine
-
-    # An engine of an earlier module that is freed later would take this one's process groups with it.
-    gc.unfreeze()
-    gc.collect()
-    engine = VLLMEngine(transformers.lmm, max_model_len=256, max_num_seqs=64)
-    engine.load_policy(transformers.lmm.load_model().state_dict().items(), version=1)
-    yield engine
-    engine.close()
+    with running(transformers.lmm) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.engine)])

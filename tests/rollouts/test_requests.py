@@ -1,6 +1,5 @@
 """One submission of unlike requests against as many submissions of one."""
 
-import gc
 import random
 from dataclasses import replace
 from itertools import product
@@ -14,6 +13,7 @@ from mstar_pl.models import InternVL
 from mstar_pl.rollouts.engine import Request
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, SamplingConfig
+from tests.engines import running
 
 SAMPLING = SamplingConfig(temperature=1.0, max_tokens=12, seed=3)
 TEMPERATURES = [tenths / 10 for tenths in range(3, 17)]
@@ -29,17 +29,8 @@ def transformers():
 
 @pytest.fixture(scope="module")
 def vllm(transformers):
-    from mstar_pl.rollouts.vllm_engine import VLLMEngine
-
-    # An engine of an earlier module that is freed later would take this one's process groups with it.
-    gc.unfreeze()
-    gc.collect()
-    engine = VLLMEngine(
-        transformers.lmm, max_model_len=256, max_num_seqs=64, max_num_batched_tokens=MAX_BATCHED
-    )
-    engine.load_policy(transformers.lmm.load_model().state_dict().items(), version=1)
-    yield engine
-    engine.close()
+    with running(transformers.lmm, max_num_batched_tokens=MAX_BATCHED) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.engine)])

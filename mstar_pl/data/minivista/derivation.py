@@ -72,11 +72,10 @@ def _apply(pool: Pool, left: Decimal, right: Decimal, sign: str) -> Pool | None:
 
     None if the pool lacks one of them, the result is negative, or zero divides.
     """
-    rest = list(pool)
-    for number in (left, right):
-        if number not in rest:
-            return None
-        rest.remove(number)
+    used = Counter((left, right))
+    rest = (Counter(pool) - used).elements()
+    if not used <= Counter(pool):
+        return None
     if sign == "/":
         return tuple(sorted([*rest, left / right])) if right else None
     result = {"+": left + right, "-": left - right, "*": left * right}[sign]

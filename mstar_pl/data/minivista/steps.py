@@ -70,8 +70,7 @@ class _Checker:
         self._facts = item.facts
         self._derivation = Derivation(item.solution)
         self._known = {Decimal(value) for value in item.facts.seen.values() if isinstance(value, int)}
-        needs = [_need(step) for step in item.solution.split("\n\n")]
-        self._needed = next((need for need in needs if need), None)
+        self._needed = next(filter(None, map(_need, item.solution.split("\n\n"))), None)
 
     def step(self, step: str) -> bool:
         if not step.endswith("."):
@@ -89,12 +88,9 @@ class _Checker:
             a, b = self._number(larger), self._number(smaller)
             return a is not None and b is not None and a > b
         if need := _need(step):
-            return need == (self._needed or need) and all(map(self._is_seen, need))
+            return need == (self._needed or need) and None not in map(self._fact, need)
         lead, _, stated = sentence.partition(": ")
-        return lead in SEEN[self._facts.scene] and all(map(self._is_seen, stated.split(", ")))
-
-    def _is_seen(self, pair: str) -> bool:
-        return self._fact(pair) is not None
+        return lead in SEEN[self._facts.scene] and None not in map(self._fact, stated.split(", "))
 
     def _fact(self, pair: str) -> Value | None:
         """Return the value of `name value` when the picture shows it."""
