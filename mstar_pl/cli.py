@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, auto_cli
 
+from mstar_pl.commands.bootstrap import bootstrap
 from mstar_pl.commands.data import minivista, steps
 from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.grade import grade
@@ -36,6 +37,8 @@ training, configured by YAML files and options (LightningCLI):
 
 data and evaluation:
   data       write data sets:      mstar-pl data minivista --out runs/minivista
+  bootstrap  let a base model explain given answers, and keep the right explanations for a warm-up:
+                                   mstar-pl bootstrap --config configs/bootstrap.yaml
   label      label the steps of a policy's own responses by Monte Carlo, to train a process reward model:
                                    mstar-pl label --config configs/label.yaml --policy runs/sft/policy
   score      score the steps of a file of responses with a process reward model
@@ -78,6 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 COMMANDS: dict[str, Any] = {
     "data": {"_help": "Write data sets.", "minivista": minivista, "steps": steps},
+    "bootstrap": bootstrap,
     "label": label,
     "score": score,
     "evaluate": evaluate,

@@ -8,6 +8,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mstar_pl.cli import main
+from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.step_formats import read_steps
 from tests.test_cli import CONFIGS, differing, error_of
 
@@ -49,6 +50,22 @@ def mprm(data, labels):
     args += [f"--data.init_args.{split}={labels / split}.jsonl" for split in ("train", "val")]
     assert main(["fit", *args, "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]) == 0
     return root / "mprm"
+
+
+def test_a_base_explains_and_the_policy_warms_up_on_it(data, tmp_path):
+    settings = yaml.safe_load((CONFIGS / "bootstrap.yaml").read_text())
+    settings |= {"prompts": str(data / "train.jsonl"), "out": str(tmp_path), "engine": "transformers"}
+    (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["bootstrap", "--config", str(tmp_path / "bootstrap.yaml"), "--limit", "16"]) == 0
+    examples = read_examples(tmp_path / "train.jsonl")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["reward/selected"] == len(examples) > 5
+    asked = {prompt.id: prompt for prompt in read_prompts(data / "train.jsonl")[:16]}
+    assert all(asked[example.prompt.id] == example.prompt for example in examples)
+    args = ["--config", str(CONFIGS / "experiments/sft.yaml"), "--trainer", str(CONFIGS / "trainer/cpu.yaml")]
+    args += [f"--data.init_args.train={tmp_path / 'train.jsonl'}", "--data.init_args.val=null"]
+    args += ["--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}"]
+    assert main(["fit", *args]) == 0
 
 
 def test_labels_have_a_report_and_no_prompt_in_both_files(labels):

@@ -46,8 +46,7 @@ def evaluate(
         temperature: Their temperature.
         process_reward: Folder of the process reward model that ranks them; needed with `samples`.
     """
-    from mstar_pl.data.images import verify_images
-    from mstar_pl.data.jsonl import read_prompts
+    from mstar_pl.data.labelled import read_labelled
     from mstar_pl.evaluation import evaluate as running
     from mstar_pl.evaluation.verifier import verify
     from mstar_pl.models import adapter_for
@@ -56,10 +55,7 @@ def evaluate(
     if samples and process_reward is None:
         raise InputError("--samples needs --process_reward, the folder of the model that ranks them")
     judge = ProcessReward(process_reward, rules=rules) if process_reward is not None and samples else None
-    prompts = read_prompts(data)[:limit]
-    if unlabelled := next((prompt.id for prompt in prompts if prompt.answer is None), None):
-        raise InputError(f"{data}: prompt {unlabelled!r} has no answer to grade against; remove it")
-    verify_images(prompts, str(data))
+    prompts = read_labelled(data, limit)
     before = running.read_outcomes(baseline) if baseline else None
     adapter = adapter_for(policy, **(lmm or {}))
     out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"

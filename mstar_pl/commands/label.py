@@ -101,12 +101,14 @@ def label(
 def _read(path: Path, with_responses: bool, limit: int | None) -> tuple[list[Example], list[Prompt]]:
     """Read and check the file: its written responses, if they are to be labelled, and its prompts."""
     from mstar_pl.data.images import verify_images
-    from mstar_pl.data.jsonl import read_examples, read_prompts
+    from mstar_pl.data.jsonl import read_examples
+    from mstar_pl.data.labelled import check_labelled, read_labelled
 
-    given = read_examples(path)[:limit] if with_responses else []
-    prompts = [example.prompt for example in given] or read_prompts(path)[:limit]
-    if unlabelled := next((prompt.id for prompt in prompts if prompt.answer is None), None):
-        raise InputError(f"{path}: prompt {unlabelled!r} has no answer to check continuations against")
+    if not with_responses:
+        return [], read_labelled(path, limit)
+    given = read_examples(path)[:limit]
+    prompts = [example.prompt for example in given]
+    check_labelled(prompts, path)
     verify_images(prompts, str(path))
     return given, prompts
 

@@ -17,6 +17,7 @@ from mstar_pl.data.batches import Batch, BatchPlan, MicroBatch, ResumableLoader,
 from mstar_pl.data.collate import Encoder, collate_examples, example_lengths
 from mstar_pl.data.images import verify_images
 from mstar_pl.data.jsonl import read_examples, read_prompts
+from mstar_pl.data.labelled import check_labelled
 from mstar_pl.types import InputError, Prompt
 
 log = logging.getLogger(__name__)
@@ -163,8 +164,8 @@ class PolicyDataModule(LightningDataModule):
             self._load_examples("val")
         if stage in ("test", "predict"):
             prompts = read_prompts(self._path(stage))
-            if stage == "test" and (missing := next((p.id for p in prompts if p.answer is None), None)):
-                raise InputError(f"{self._path(stage)}: prompt {missing!r} has no answer to grade against")
+            if stage == "test":
+                check_labelled(prompts, self._path(stage))
             self._verify(prompts, self._path(stage))
             self.prompt_sets[stage] = prompts
 

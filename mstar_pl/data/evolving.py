@@ -11,6 +11,7 @@ from mstar_pl.data.collate import is_plain
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.interval import interval_prompts
 from mstar_pl.data.jsonl import read_prompts
+from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.types import InputError, Prompt
 
@@ -76,9 +77,6 @@ class SelfEvolvingDataModule(PolicyDataModule):
     def _labelled(self, name: str) -> list[Prompt]:
         path = self._path(name)
         prompts = read_prompts(path)
-        if missing := next((prompt.id for prompt in prompts if prompt.answer is None), None):
-            raise InputError(
-                f"{path}: prompt {missing!r} has no answer to check responses against; remove it"
-            )
+        check_labelled(prompts, path)
         self._verify(prompts, path)
         return prompts
