@@ -13,8 +13,9 @@ from typing import Any
 
 from jsonargparse import ArgumentError, auto_cli
 
+from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
-from mstar_pl.commands.data import minivista, steps
+from mstar_pl.commands.data import hide, minivista, steps
 from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.grade import grade
 from mstar_pl.commands.label import label
@@ -63,6 +64,9 @@ def main(args: Sequence[str] | None = None) -> int:
     _quiet()
     try:
         if argv[0] in TRAINING:
+            argv = with_bases(argv)
+            if args is None:
+                sys.argv[1:] = argv  # where Lightning reads them, and so do the processes that it starts
             _train(None if args is None else argv)
         else:
             auto_cli(
@@ -80,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 COMMANDS: dict[str, Any] = {
-    "data": {"_help": "Write data sets.", "minivista": minivista, "steps": steps},
+    "data": {"_help": "Write data sets.", "minivista": minivista, "hide": hide, "steps": steps},
     "bootstrap": bootstrap,
     "label": label,
     "score": score,

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mstar_pl.cli import COMMANDS, TRAINING, main
@@ -159,26 +158,6 @@ def test_every_shipped_config_is_valid(minivista, tmp_path, internvl_folder, cap
                 main(["fit", "--config", SFT, f"--{group}", str(overlay), lmm, "--print_config"])
             assert leave.value.code in (0, None), overlay
             assert "class_path: mstar_pl" in capsys.readouterr().out
-
-
-def flat(config, prefix=""):
-    """Leaves of a nested configuration by dotted name."""
-    if isinstance(config, dict):
-        return {k: v for key, value in config.items() for k, v in flat(value, f"{prefix}.{key}").items()}
-    return {prefix.removeprefix("."): config}
-
-
-def differing(first, second):
-    left, right = (
-        flat(yaml.safe_load((CONFIGS / f"experiments/{name}.yaml").read_text())) for name in (first, second)
-    )
-    names = {name for name in left.keys() | right.keys() if left.get(name) != right.get(name)}
-    return {name.rpartition(".")[2] for name in names} - {"default_root_dir"}
-
-
-def test_the_methods_differ_in_what_the_paper_says():
-    assert differing("rest_em", "iterative_rft") == {"restart_policy"}
-    assert differing("continuous", "iterative_rft") == {"restart_optimizer", "interval", "max_epochs"}
 
 
 @pytest.mark.parametrize("method", ["continuous", "iterative_rft", "rest_em"])

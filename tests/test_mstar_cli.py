@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.step_formats import read_steps
-from tests.test_cli import CONFIGS, differing, error_of
+from tests.test_cli import CONFIGS, error_of
 
 TRANSFORMERS = "mstar_pl.rollouts.transformers_engine.TransformersEngine"
 
@@ -88,6 +88,18 @@ def test_labels_are_converted_to_the_formats_of_the_field(labels, tmp_path):
     assert rows[0].keys() >= {"prompt", "completions", "labels"}
 
 
+def test_answers_are_hidden(data, tmp_path):
+    out = tmp_path / "half.jsonl"
+    source = ["--source", str(data / "train.jsonl"), "--out", str(out)]
+    assert main(["data", "hide", *source, "--percent", "25"]) == 0
+    prompts = read_prompts(out)
+    assert [prompt.answer for prompt in prompts].count(None) == 10
+    labelled = {prompt.id: prompt.answer for prompt in read_prompts(data / "train.jsonl")}
+    assert all(
+        labelled[prompt.id] == (prompt.answer or prompt.metadata["hidden_answer"]) for prompt in prompts
+    )
+
+
 def test_a_file_of_responses_is_scored(data, mprm, tmp_path):
     responses = tmp_path / "responses.jsonl"
     rows = [
@@ -115,14 +127,6 @@ def test_evaluate_prints_the_verifier_table(data, mprm, tmp_path, capsys):
     for name in ("best-of-N", "weighted vote", "majority vote", "Pass@K", "Reward-Pass@2"):
         assert f"| {name}" in table
     assert set(json.loads((tmp_path / "verifier.json").read_text())["best-of-N"]) == {"1", "2", "4"}
-
-
-def test_the_recipes_differ_in_reward_selection_and_temperature_only():
-    reward = {"class_path", "path"}
-    assert differing("continuous", "random_k") == {"class_path", "k"}
-    assert differing("continuous", "prm_topk") == reward | {"k"}
-    assert differing("prm_topk", "prm_threshold") == {"class_path", "k", "alpha"}
-    assert differing("prm_topk", "mstar") == {"callbacks"}
 
 
 def test_m_star_runs_from_yaml_alone(data, mprm, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mstar_pl.data.jsonl import read_prompts, write_jsonl
+from mstar_pl.data.labelled import hide_answers
 from mstar_pl.data.step_formats import StepFormat, read_steps, write_steps
 
 
@@ -32,6 +34,23 @@ def minivista(
     for split, count in {"pretrain": pretrain, "train": train, "val": val, "test": test}.items():
         if count > 0:
             print(f"wrote {write_split(out, split, count, seed, solutions=solutions)} ({count} items)")
+
+
+def hide(source: Path, out: Path, percent: float = 50.0, seed: int = 0) -> None:
+    """Hide the answers of a random share of prompts, for training with unlabelled prompts.
+
+    The answers move to metadata.hidden_answer, where only comparisons look.
+
+    Args:
+        source: Prompt JSONL file with answers.
+        out: Prompt JSONL file to write; responses are left out.
+        percent: Share of the prompts.
+        seed: Seed of the choice.
+    """
+    prompts = hide_answers(read_prompts(source), percent, seed)
+    write_jsonl(out, (prompt.to_json() for prompt in prompts))
+    hidden = sum(prompt.answer is None for prompt in prompts)
+    print(f"wrote {out} ({len(prompts)} prompts, the answers of {hidden} hidden)")
 
 
 def steps(

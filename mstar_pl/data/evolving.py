@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ class SelfEvolvingDataModule(PolicyDataModule):
     """Labelled prompts from JSONL files, and the training set of each iteration from the rollout store.
 
     Args:
-        prompts: JSONL file of labelled prompts to sample from.
+        prompts: JSONL file of prompts to sample from. Those without an answer are unlabelled and need
+            `t_mixin`.
         val_prompts: JSONL file of labelled prompts that are answered greedily after each iteration; the
             best policy is chosen by them. None measures nothing.
-        interval: Prompts of an iteration in percent of all; the iterations go round the set.
+        interval: Prompts of an iteration in percent of all; the iterations go round the set, labelled and
+            unlabelled prompts each on their own.
+        t_mixin: Percent of the iterations after which unlabelled prompts join; None has none.
         store: Folder of the rollouts; default is `rollouts` under the trainer's `default_root_dir`.
         options: Options of `PolicyDataModule`: batch sizes, lengths, workers, seed.
     """
@@ -35,14 +39,17 @@ class SelfEvolvingDataModule(PolicyDataModule):
         prompts: str,
         val_prompts: str | None = None,
         interval: float = 100.0,
+        t_mixin: float | None = None,
         store: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(train=None, val=None, **options)
         self.paths |= {"prompts": prompts, "val_prompts": val_prompts}
         self.interval = interval
+        self.t_mixin = t_mixin
         self.store_folder = store
         self.prompts: list[Prompt] = []
+        self.unlabelled: list[Prompt] = []
         self.val_prompts: list[Prompt] = []
 
     @property
@@ -52,8 +59,19 @@ class SelfEvolvingDataModule(PolicyDataModule):
         return RolloutStore(self.store_folder or Path(self.trainer.default_root_dir) / "rollouts")
 
     def interval_prompts(self, iteration: int) -> list[Prompt]:
-        """Return the prompts of an iteration."""
-        return interval_prompts(self.prompts, self.interval, iteration, self.seed)
+        """Return the prompts of an iteration; unlabelled ones from the iteration on in which they join."""
+        found = interval_prompts(self.prompts, self.interval, iteration, self.seed)
+        joined = iteration - self.first_unlabelled
+        if self.unlabelled and joined >= 0:
+            found += interval_prompts(self.unlabelled, self.interval, joined, self.seed)
+        return found
+
+    @property
+    def first_unlabelled(self) -> int:
+        """The iteration in which unlabelled prompts join."""
+        assert self.trainer is not None
+        assert self.trainer.max_epochs is not None
+        return math.ceil(self.trainer.max_epochs * (self.t_mixin or 0.0) / 100)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader over the selected rollouts of the current iteration."""
@@ -69,14 +87,21 @@ class SelfEvolvingDataModule(PolicyDataModule):
         return super().train_dataloader()
 
     def _load_train(self) -> None:
-        self.prompts = self._labelled("prompts")
-        if self.paths["val_prompts"]:
-            self.val_prompts = self._labelled("val_prompts")
-        interval_prompts(self.prompts, self.interval, 0, self.seed)
-
-    def _labelled(self, name: str) -> list[Prompt]:
-        path = self._path(name)
+        path = self._path("prompts")
         prompts = read_prompts(path)
-        check_labelled(prompts, path)
         self._verify(prompts, path)
-        return prompts
+        if self.t_mixin is None:
+            check_labelled(prompts, path)
+        elif not 0 <= self.t_mixin < 100:
+            raise InputError(f"data.t_mixin {self.t_mixin} is not a percentage in [0, 100)")
+        self.prompts = [prompt for prompt in prompts if prompt.answer is not None]
+        self.unlabelled = [prompt for prompt in prompts if prompt.answer is None]
+        if not self.prompts or (self.t_mixin is not None and not self.unlabelled):
+            lacking = "unlabelled" if self.prompts else "labelled"
+            raise InputError(f"{path}: no {lacking} prompt; hide the answers of some with mstar-pl data hide")
+        if self.paths["val_prompts"]:
+            path = self._path("val_prompts")
+            self.val_prompts = read_prompts(path)
+            check_labelled(self.val_prompts, path)
+            self._verify(self.val_prompts, path)
+        interval_prompts(self.prompts, self.interval, 0, self.seed)

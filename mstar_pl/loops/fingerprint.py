@@ -54,7 +54,7 @@ def fingerprint(
 
 
 def _describe(part: object) -> Any:
-    """Return class and public options; of what is no JSON value, only the type."""
+    """Return class and public options, those of its parts included."""
     options = {name: value for name, value in getattr(part, "__dict__", {}).items() if name[0] != "_"}
-    values = json.dumps(options, sort_keys=True, default=lambda value: type(value).__qualname__)
+    values = json.dumps(options, sort_keys=True, default=_describe)
     return f"{type(part).__module__}.{type(part).__qualname__}({values})"

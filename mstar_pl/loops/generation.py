@@ -19,6 +19,7 @@ from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
+from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
 from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import RolloutEngine
@@ -158,10 +159,16 @@ class GenerationLoop(StatefulLoop):
         is to train with them from its first step, as an uninterrupted one does.
         """
         if self._engine is None:
+            if self.data.unlabelled and not isinstance(self.evolution.reward, PseudoAnswerReward):
+                raise InputError(
+                    "unlabelled prompts need pseudo answers; set trainer.evolution.reward to "
+                    "mstar_pl.rewards.pseudo.PseudoAnswerReward around the reward"
+                )
             began = time.perf_counter()
             with isolate_rng():
                 engine = self.evolution.engine(self.policy.lmm)
-            engine.check([*self.data.prompts, *self.data.val_prompts], self.evolution.sampling.max_tokens)
+            prompts = [*self.data.prompts, *self.data.unlabelled, *self.data.val_prompts]
+            engine.check(prompts, self.evolution.sampling.max_tokens)
             self._engine = engine
             self._sleep()
             self.seconds["rollout/start_seconds"] += time.perf_counter() - began

@@ -94,13 +94,13 @@ class BootstrapConfig:
             raise InputError("max_per_prompt must be at least 1")
 
     def condition(self, prompt: Prompt) -> Prompt:
-        """Return a prompt without answer whose question tells the answer and asks for the reasoning.
+        """Return a prompt whose question tells the answer and asks for the reasoning.
 
         Its question is the whole text of the user turn: write it with an adapter whose `question_style` is
         `plain`, which adds nothing.
         """
         text = render_answer_conditioned(prompt, self.style, self.instruction)
-        return Prompt(id=prompt.id, question=text, images=prompt.images, metadata=prompt.metadata)
+        return replace(prompt, question=text, choices=None, question_type="free_form", unit=None)
 
 
 @dataclass(frozen=True, slots=True)

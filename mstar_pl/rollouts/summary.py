@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from statistics import fmean
 
+from mstar_pl.data.labelled import HIDDEN_ANSWER
 from mstar_pl.metrics.pass_at_k import pass_at_k
+from mstar_pl.rewards.answer import grade_extraction
 from mstar_pl.types import ScoredGroup
 
 
 def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
     """Return the scalars of an iteration.
 
-    Pass@1 and Pass@K (unbiased) are means over the prompts with a decided response; undecided responses count
-    neither as correct nor as wrong. All shares are of rollouts unless they say otherwise.
+    Pass@1 and Pass@K (unbiased) are means over the labelled prompts with a decided response; undecided
+    responses count neither as correct nor as wrong. `pseudo/agreement` is the share of the unlabelled prompts
+    with a pseudo answer for which it is the true one, where that is known. All shares are of rollouts
+    unless they say otherwise.
 
     Args:
         groups: The iteration, K rollouts a group.
@@ -25,13 +30,16 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
     count, length, num_samples, passes = Counter[str](), 0, 1, []
     process: defaultdict[str, list[float]] = defaultdict(list)
     accepted: dict[str, list[float]] = {}
+    pseudo: list[bool | None] = []
     version = 0
     for scored in groups:
         rollouts, version = scored.group.rollouts, scored.group.weight_version
         num_samples = max(num_samples, len(rollouts))
         outcomes = Counter(score.outcome for score in scored.scores)
         decided = outcomes["correct"] + outcomes["wrong"]
-        if decided:
+        if scored.group.prompt.answer is None:
+            pseudo.append(agreement(scored))
+        elif decided:
             passes.append((decided, outcomes["correct"]))
         for index, score in enumerate(scored.scores):
             if score.process is not None:
@@ -63,9 +71,23 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
         f"reward/acceptance/{task.replace(' ', '_')}": fmean(r) for task, r in sorted(accepted.items())
     }
     metrics |= {f"reward/process/{name}": fmean(values) for name, values in sorted(process.items())}
+    if pseudo:
+        known = [agrees for agrees in pseudo if agrees is not None]
+        metrics |= {"pseudo/prompts": len(pseudo), "pseudo/compared": len(known)}
+        metrics |= {"pseudo/agreement": fmean(known)} if known else {}
     if passes:
         metrics["reward/pass@1"] = fmean(correct / decided for decided, correct in passes)
         metrics[f"reward/pass@{num_samples}"] = fmean(
             pass_at_k(decided, correct, min(num_samples, decided)) for decided, correct in passes
         )
     return {name: float(value) for name, value in metrics.items()}
+
+
+def agreement(scored: ScoredGroup) -> bool | None:
+    """Tell whether the pseudo answer of an unlabelled prompt is the true one; None if one is missing."""
+    prompt = scored.group.prompt
+    winner = next((score.extraction for score in scored.scores if score.outcome == "correct"), None)
+    if winner is None or HIDDEN_ANSWER not in prompt.metadata:
+        return None
+    truth = replace(prompt, answer=str(prompt.metadata[HIDDEN_ANSWER]))
+    return grade_extraction(winner, truth).outcome == "correct"

@@ -110,7 +110,6 @@ def test_the_model_is_told_the_answer_and_the_data_are_not(lmm, prompts, whole):
     for asked, prompt in zip(engine.asked[0], prompts, strict=True):
         told = render_answer_conditioned(prompt, "plain", "Explain the answer.")
         assert lmm.render(asked) == lmm.chat(told, 1)
-        assert asked.answer is None
     assert {example.prompt.id for example in examples} <= {prompt.id for prompt in prompts}
     assert all(example.prompt in prompts for example in examples)
 

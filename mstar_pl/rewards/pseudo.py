@@ -1,0 +1,90 @@
+"""Rewards for unlabelled prompts: their own samples vote for the answer (arXiv 2412.17451, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from mstar_pl.data.labelled import HIDDEN_ANSWER
+from mstar_pl.rewards.reward import ModelReward, Reward
+from mstar_pl.rewards.voting import answer_key, majority, weighted_vote
+from mstar_pl.types import InputError, Prompt, RolloutGroup, Score
+
+Vote = Literal["weighted", "majority", "oracle"]
+
+
+class PseudoAnswerReward:
+    """Score responses to unlabelled prompts by the answer that most of them give.
+
+    The responses whose answer wins the vote count as correct, the others as wrong, and keep their process
+    scores, so that a selection operator chooses among the former. Where no response has an answer, all are
+    undecided. Labelled prompts are scored by the inner reward alone.
+
+    Args:
+        reward: Reward of labelled prompts; for the weighted vote one with a process score.
+        vote: `weighted`: each sample votes with its process score (the paper's); `majority`: all count the
+            same; `oracle`: no vote, the answer that the data hide in `metadata` is taken.
+    """
+
+    def __init__(self, reward: Reward, vote: Vote = "weighted") -> None:
+        self.reward = reward
+        self.vote: Vote = vote
+
+    @property
+    def answers(self) -> Reward:
+        """The answer check of labelled prompts alone."""
+        return self.reward.answers if isinstance(self.reward, ModelReward) else self.reward
+
+    def __call__(self, group: RolloutGroup) -> list[Score]:
+        """Return one score a rollout."""
+        if group.prompt.answer is not None:
+            return self.reward(group)
+        if self.vote == "oracle":
+            return self.reward(replace(group, prompt=reveal(group.prompt)))
+        scores = self.reward(group)
+        winner = self._winner(scores, group.prompt)
+        return [replace(score, outcome=self._outcome(score, group.prompt, winner)) for score in scores]
+
+    def wake(self, device: str) -> None:
+        """Go to the accelerator, if the inner reward has a model."""
+        if isinstance(self.reward, ModelReward):
+            self.reward.wake(device)
+
+    def sleep(self) -> None:
+        """Leave it to others."""
+        if isinstance(self.reward, ModelReward):
+            self.reward.sleep()
+
+    def _winner(self, scores: Sequence[Score], prompt: Prompt) -> str | None:
+        keys = [answer_key(score.extraction, prompt) for score in scores]
+        if self.vote == "majority":
+            return majority(keys)
+        weights = [score.process for score in scores if score.process is not None]
+        if len(weights) != len(scores):
+            raise InputError(
+                "PseudoAnswerReward weighs votes by process scores; give it a ProcessReward or vote: majority"
+            )
+        return weighted_vote(keys, weights)
+
+    @staticmethod
+    def _outcome(
+        score: Score, prompt: Prompt, winner: str | None
+    ) -> Literal["correct", "wrong", "undecided"]:
+        if winner is None:
+            return "undecided"
+        return "correct" if answer_key(score.extraction, prompt) == winner else "wrong"
+
+
+def reveal(prompt: Prompt) -> Prompt:
+    """Return an unlabelled prompt with the answer that its metadata hide.
+
+    Raises:
+        InputError: They hide none; names the prompt.
+    """
+    if (answer := prompt.metadata.get(HIDDEN_ANSWER)) is None:
+        raise InputError(
+            f"prompt {prompt.id!r} has no metadata.{HIDDEN_ANSWER} for the oracle; hide answers with "
+            "mstar-pl data hide, or choose another vote"
+        )
+    return replace(prompt, answer=str(answer))

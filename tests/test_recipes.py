@@ -1,0 +1,119 @@
+"""The recipes: one file for each row of the paper's tables, and what it differs in."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mstar_pl.cli import main
+from mstar_pl.commands.bases import with_bases
+from mstar_pl.types import InputError
+
+EXPERIMENTS = Path(__file__).parent.parent / "configs/experiments"
+PRM = {"reward": "ProcessReward", "reward.path": "runs/mprm/mprm"}
+ROWS = {
+    "continuous": {},
+    "continuous_100": {"interval": 100, "max_epochs": 2},
+    "continuous_50": {"interval": 50, "max_epochs": 4},
+    "continuous_12_5": {"interval": 12.5, "max_epochs": 16},
+    "continuous_6_25": {"interval": 6.25, "max_epochs": 32},
+    "iterative_rft": {"interval": 100, "max_epochs": 2, "restart_optimizer": True},
+    "rest_em": {"interval": 100, "max_epochs": 2, "restart_optimizer": True, "restart_policy": True},
+    "random_k": {"selection": "RandomK", "selection.k": 2},
+    "prm_threshold": PRM | {"selection": "Threshold", "alpha": 0.5},
+    "prm_top1": PRM | {"selection": "TopK", "selection.k": 1},
+    "prm_topk": PRM | {"selection": "TopK", "selection.k": 2},
+    "prm_top4": PRM | {"selection": "TopK", "selection.k": 4},
+    "mstar": PRM | {"selection": "TopK", "selection.k": 2, "metric": "reward_pass"},
+    "temperature_by_pass": PRM | {"selection": "TopK", "selection.k": 2, "metric": "pass"},
+}
+PSEUDO = {"reward": "PseudoAnswerReward", "prompts": "runs/minivista/half.jsonl", "t_mixin": 0}
+WEIGHTED = PSEUDO | {
+    "inner": "ProcessReward",
+    "reward.path": "runs/mprm/mprm",
+    "selection": "TopK",
+    "selection.k": 2,
+}
+ROWS |= {
+    "unlabelled": WEIGHTED | {"vote": "weighted"},
+    **{f"unlabelled_{t}": WEIGHTED | {"vote": "weighted", "t_mixin": t} for t in (25, 50, 75)},
+    "unlabelled_oracle_prm": WEIGHTED | {"vote": "oracle"},
+    "unlabelled_oracle": PSEUDO | {"inner": "AnswerReward", "vote": "oracle"},
+}
+OTHERS = {"sft", "mprm"}
+
+
+def settings_of(name, capsys):
+    """Return what the parser makes of a recipe, by its last name; a path or k, and a class, by its owner."""
+    with pytest.raises(SystemExit) as leave:
+        main(["fit", "--config", str(EXPERIMENTS / f"{name}.yaml"), "--print_config"])
+    assert leave.value.code in (0, None), name
+    found = {}
+
+    def walk(node, names):
+        if isinstance(node, (list, dict)):
+            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+                walk(value, names if key == "init_args" else (*names, str(key)))
+        elif names[-1] == "class_path":
+            found["inner" if names[-3:-1] == ("reward", "reward") else names[-2]] = node.rpartition(".")[2]
+        else:
+            found[".".join(names[-2:]) if names[-1] in ("path", "k") else names[-1]] = node
+
+    out = capsys.readouterr().out
+    walk(yaml.safe_load(out[out.index("seed_everything") :]), ("",))
+    return found
+
+
+def test_each_row_has_its_file_and_each_file_is_a_row():
+    assert {path.stem for path in EXPERIMENTS.glob("*.yaml")} == ROWS.keys() | OTHERS
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_differs_from_continuous_training_in_what_the_paper_says(name, capsys):
+    base, found = (settings_of(one, capsys) for one in ("continuous", name))
+    expected = base | ROWS[name]
+    ignored = {"default_root_dir", "aggregate", "dtype", "rules", "seed"}
+    ignored |= {"2"}  # the third callback
+    ignored |= {"every_n_iterations", "temperatures", "at_start"} & (found.keys() - base.keys())
+    differing = {
+        key: (found.get(key), expected.get(key))
+        for key in (found.keys() | expected.keys()) - ignored
+        if found.get(key) != expected.get(key)
+    }
+    assert not differing
+    assert ("AdaptiveTemperature" in found.values()) == ("metric" in ROWS[name])
+    assert name == "continuous" or found["default_root_dir"] == f"runs/{name}"
+
+
+def test_bases_come_before_what_names_them(tmp_path):
+    (tmp_path / "low.yaml").write_text("a: 1\nb: 1\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/mid.yaml").write_text("base: ../low.yaml\nb: 2\n")
+    top = tmp_path / "top.yaml"
+    top.write_text("c: 3\nbase: sub/mid.yaml\n")
+    low = str(tmp_path / "sub/../low.yaml")
+    for given in (["--config", str(top)], [f"--config={top}"], ["-c", str(top)]):
+        found = with_bases(["fit", *given, "--x", "1"])
+        assert found == ["fit", "--config", low, "--config", "b: 2\n", "--config", "c: 3\n", "--x", "1"]
+    plain = ["fit", "--config", str(tmp_path / "low.yaml"), "--config", "missing.yaml", "--config"]
+    assert with_bases(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: other.yaml\n", r"top\.yaml: base .*other\.yaml does not exist; the path is relative"),
+        ("base: top.yaml\n", r"top\.yaml: is its own base; remove the line"),
+    ],
+)
+def test_a_base_that_leads_nowhere_is_refused(tmp_path, text, message):
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        with_bases(["--config", str(tmp_path / "top.yaml")])
+
+
+def test_what_is_no_mapping_is_left_to_the_parser(tmp_path):
+    for text in ("- 1\n", "a: [\n", "\xff"):
+        (tmp_path / "odd.yaml").write_text(text, encoding="latin-1")
+        given = ["--config", str(tmp_path / "odd.yaml")]
+        assert with_bases(given) == given
