@@ -20,6 +20,7 @@ from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.grade import grade
 from mstar_pl.commands.label import label
 from mstar_pl.commands.score import score
+from mstar_pl.commands.study import study
 from mstar_pl.types import InputError
 
 TRAINING = ("fit", "validate", "test", "predict")
@@ -45,6 +46,7 @@ data and evaluation:
   score      score the steps of a file of responses with a process reward model
   evaluate   accuracy of a policy: mstar-pl evaluate --policy runs/sft/policy --data runs/minivista/test.jsonl
   grade      grade a file of responses
+  study      recipes x seeds, and their table: mstar-pl study --config configs/study/minivista.yaml
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
 mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
@@ -90,6 +92,7 @@ COMMANDS: dict[str, Any] = {
     "score": score,
     "evaluate": evaluate,
     "grade": grade,
+    "study": study,
 }
 
 

@@ -1,0 +1,111 @@
+"""`mstar-pl study`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mstar_pl.types import InputError
+
+if TYPE_CHECKING:
+    from mstar_pl.evaluation.study import Step
+
+
+def study(
+    recipe: str,
+    rows: dict[str, str],
+    test: str,
+    out: Path = Path("runs/study"),
+    seeds: list[int] = [1, 2, 3],  # noqa: B006 - the parser shows it and never changes it
+    once: dict[str, str] | None = None,
+    each_seed: dict[str, str] | None = None,
+    baseline: str = "warmup",
+    only: list[str] | None = None,
+    tables: bool = False,
+) -> None:
+    """Run recipes x seeds and write the tables.
+
+    Steps that are complete are skipped, a training that was cut off goes on from its last checkpoint. The
+    tables (OUT/tables) are written anew after every step from what is complete.
+
+    Args:
+        recipe: Command of a row: arguments of mstar-pl, in which $name is the row's name, $out the study's
+            folder, $seed the seed, $run the folder of the seed and $dir the folder of the row.
+        rows: Arguments to be added to it, by name of the row.
+        test: Command that evaluates $policy into $dir.
+        out: Folder of the study.
+        seeds: One run of each row a seed.
+        once: Commands by name that all seeds share, such as the data.
+        each_seed: Commands by name that come before the rows of a seed, such as the warm-up.
+        baseline: The step of each_seed whose policy the rows start from.
+        only: Run only these rows.
+        tables: Run nothing, write the tables.
+    """
+    from mstar_pl.evaluation.study import Study
+
+    if unknown := set(only or ()) - rows.keys():
+        raise InputError(f"--only {sorted(unknown)[0]}: no such row; known are {', '.join(rows)}")
+    kept = {name: command for name, command in rows.items() if not only or name in only}
+    plan = Study(
+        out=out,
+        seeds=tuple(seeds),
+        recipe=recipe,
+        rows=kept,
+        test=test,
+        once=once or {},
+        each_seed=each_seed or {},
+        baseline=baseline,
+    )
+    whole = Study(
+        out=out,
+        seeds=plan.seeds,
+        recipe=recipe,
+        rows=rows,
+        test=test,
+        each_seed=plan.each_seed,
+        baseline=baseline,
+    )
+    steps = list(plan.steps())
+    todo = [] if tables else [step for step in steps if not step.is_done()]
+    for number, step in enumerate(todo, start=1):
+        print(f"[{number}/{len(todo)}] {step.name}", flush=True)
+        _run(step)
+        _write(whole)
+    print(_write(whole))
+
+
+def _run(step: Step) -> None:
+    """Run a step in a process of its own and mark it as complete."""
+    from mstar_pl.data.jsonl import write_json
+    from mstar_pl.evaluation.study import DONE
+
+    command = list(step.command)
+    if command[0] == "fit" and (step.folder / "checkpoints/last.ckpt").is_file():
+        command += ["--ckpt_path", "last"]
+    step.folder.mkdir(parents=True, exist_ok=True)
+    began, log = time.perf_counter(), step.folder / "log.txt"
+    with log.open("a", encoding="utf-8") as file:
+        code = subprocess.run(
+            [sys.executable, "-m", "mstar_pl", *command], stdout=file, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    if code:
+        raise InputError(f"{step.name}: failed with exit code {code}; read {log}, then start the study again")
+    seconds = round(time.perf_counter() - began, 1)
+    write_json(step.folder / DONE, {"command": list(step.command), "seconds": seconds})
+
+
+def _write(plan: object) -> str:
+    """Write the tables of what is complete, and return the main one."""
+    from mstar_pl.evaluation.study import Study
+    from mstar_pl.evaluation.study import tables as make
+
+    assert isinstance(plan, Study)
+    folder = plan.out / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = make(plan)
+    for name, text in found.items():
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    return found["rows.md"]

@@ -1,0 +1,182 @@
+"""Studies: the order of the steps, what is skipped and resumed, tables against their definitions."""
+
+import csv
+import json
+from pathlib import Path
+from random import Random
+from statistics import fmean
+
+import pytest
+import yaml
+
+from mstar_pl.cli import main
+from mstar_pl.data.jsonl import write_json, write_jsonl
+from mstar_pl.evaluation.study import Study, by_task, compare, tables
+from mstar_pl.types import InputError
+
+CONFIG = Path(__file__).parents[2] / "configs/study/minivista.yaml"
+SETTINGS = {
+    "seeds": (1, 2),
+    "once": {"data": "data minivista --out $dir --train 8"},
+    "each_seed": {
+        "warmup": "fit --seed $seed --root $dir --data $out/data",
+        "mprm": "fit --path $run/warmup",
+    },
+    "recipe": "fit --row $name",
+    "rows": {"a": "--mprm $run/mprm", "b": ""},
+    "test": 'evaluate --policy $policy --out $dir --lmm \'{"question_style": "plain"}\'',
+}
+TASKS = ("math word problem", "other")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Study(out=tmp_path, **SETTINGS)
+
+
+def answer(plan, name, seed, correct, undecided=()):
+    """Write an evaluation whose prompts are answered so."""
+    folder = plan.folder(name, seed) / "test"
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "id": f"p{n}",
+            "task": TASKS[n % 2],
+            "outcome": "undecided" if n in undecided else "correct" if right else "wrong",
+        }
+        for n, right in enumerate(correct)
+    ]
+    write_jsonl(folder / "responses.jsonl", rows)
+    write_json(folder / "results.json", {})
+
+
+def test_steps_come_seed_by_seed_and_know_their_folders(plan, tmp_path):
+    steps = list(plan.steps())
+    each = ["warmup", "warmup, test", "mprm", "a", "a, test", "b", "b, test"]
+    assert [step.name for step in steps] == ["data", *(f"seed {s}, {name}" for s in (1, 2) for name in each)]
+    assert steps[0].command == ("data", "minivista", "--out", f"{tmp_path}/data", "--train", "8")
+    by_name = {step.name: step for step in steps}
+    assert by_name["seed 2, warmup"].command[-3:] == (
+        f"{tmp_path}/seed-2/warmup",
+        "--data",
+        f"{tmp_path}/data",
+    )
+    assert by_name["seed 1, a"].command[-1] == f"{tmp_path}/seed-1/mprm"
+    test = by_name["seed 2, b, test"]
+    assert test.folder == tmp_path / "seed-2/b/test"
+    assert test.command[2] == f"{tmp_path}/seed-2/b/policy"
+    assert json.loads(test.command[-1]) == {"question_style": "plain"}
+
+
+def test_a_step_is_done_if_the_same_command_finished_it(plan):
+    step = next(plan.steps())
+    assert not step.is_done()
+    step.folder.mkdir()
+    write_json(step.folder / "done.json", {"command": list(step.command)})
+    assert step.is_done()
+    write_json(step.folder / "done.json", {"command": [*step.command, "--seed", "1"]})
+    with pytest.raises(InputError, match=r"data: was made by another command \(see done\.json\)"):
+        step.is_done()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": {"warmup": ""}}, "'warmup' names two steps"),
+        ({"baseline": "sft"}, r"baseline 'sft' is none of each_seed \(warmup, mprm\)"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"rows": {"a": "$folder"}}, r"seed 1, a: 'folder' in '.* \$folder'; known are \$out"),
+        ({"once": {"data": "data $seed"}}, r"data: 'seed' in"),
+        ({"rows": {"a": "'x"}}, "No closing quotation"),
+    ],
+)
+def test_a_plan_that_cannot_be_run_is_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        list(Study(out=tmp_path, **SETTINGS | change).steps())
+
+
+def test_tables_are_means_over_seeds_and_prompts_that_all_runs_decided(plan):
+    rng = Random(0)
+    runs = {
+        (name, seed): [rng.random() < share for _ in range(60)]
+        for name, share in [("warmup", 0.3), ("a", 0.6), ("b", 0.4)]
+        for seed in (1, 2)
+    }
+    del runs["b", 2]  # still running
+    for (name, seed), correct in runs.items():
+        answer(plan, name, seed, correct, undecided={3} if (name, seed) == ("a", 2) else ())
+    rows = {row.name: row for row in compare(plan)}
+    assert list(rows) == ["warmup", "a", "b"]
+    kept = [n for n in range(60) if n != 3]
+    for name, seeds, ids in [("warmup", (1, 2), range(60)), ("a", (1, 2), kept), ("b", (1,), range(60))]:
+        expected = {seed: fmean(runs[name, seed][n] for n in ids) for seed in seeds}
+        assert rows[name].seeds == pytest.approx(expected)
+        assert rows[name].accuracy.mean == pytest.approx(fmean(expected.values()))
+        assert rows[name].accuracy.low < rows[name].accuracy.mean < rows[name].accuracy.high
+        if name != "warmup":
+            gain = fmean(runs[name, s][n] - runs["warmup", s][n] for s in seeds for n in ids)
+            assert rows[name].gain.mean == pytest.approx(gain)
+    assert rows["warmup"].gain is None
+    tasks = by_task(plan, "a")
+    assert tasks["MWP"].mean == pytest.approx(fmean(runs["a", s][n] for s in (1, 2) for n in range(0, 60, 2)))
+    assert tasks.keys() == {"MWP", "other"}
+    found = tables(plan)
+    read = list(csv.DictReader(found["rows.csv"].splitlines()))
+    assert [row["setting"] for row in read] == ["warmup", "a", "b"]
+    assert float(read[1]["mean"]) == rows["a"].accuracy.mean
+    assert f"| a       | 2     | {100 * rows['a'].accuracy.mean:.1f} (" in found["rows.md"]
+    numbers = json.loads(found["study.json"])
+    assert numbers["a"]["gain"]["mean"] == rows["a"].gain.mean
+    assert numbers["b"]["seeds"] == {"1": rows["b"].seeds[1]}
+    assert "MWP" in found["tasks.md"]
+
+
+SMALL = """
+out: {out}
+seeds: [4]
+baseline: start
+once:
+  data: data minivista --out $dir --train 2 --val 0 --test 2
+each_seed:
+  start: data minivista --out $dir --train 0 --val 2 --test 0 --seed $seed
+recipe: data minivista --out $dir
+rows:
+  row: {row}
+  other: --train 0 --val 1 --test 0
+test: data minivista --out $dir --train 0 --val 0 --test 1
+"""
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path, capsys):
+    """Real commands in processes of their own: the first row fails, is mended, and only the rest is run."""
+    out, config = tmp_path / "out", tmp_path / "study.yaml"
+    config.write_text(SMALL.format(out=out, row="--train many"))
+    assert main(["study", "--config", str(config)]) == 2
+    said = capsys.readouterr()
+    assert "[4/7] seed 4, row" in said.out
+    assert f"seed 4, row: failed with exit code 2; read {out}/seed-4/row/log.txt" in said.err
+    assert "train" in (out / "seed-4/row/log.txt").read_text()
+    made = (out / "data/done.json").stat().st_mtime_ns
+    config.write_text(SMALL.format(out=out, row="--train 1 --val 0 --test 0"))
+    assert main(["study", "--config", str(config), "--only", '["row"]']) == 0
+    assert "[1/2] seed 4, row\n[2/2] seed 4, row, test" in capsys.readouterr().out
+    assert (out / "data/done.json").stat().st_mtime_ns == made
+    assert (out / "seed-4/row/train.jsonl").is_file()
+    assert not (out / "seed-4/other").exists()
+    assert main(["study", "--config", str(config), "--only", '["no"]']) == 2
+    assert "--only no: no such row; known are row, other" in capsys.readouterr().err
+
+
+def test_the_shipped_study_has_all_rows_and_its_commands_parse(capsys):
+    settings = yaml.safe_load(CONFIG.read_text())
+    experiments = CONFIG.parents[1] / "experiments"
+    recipes = {path.stem for path in experiments.glob("*.yaml")} - {"sft", "mprm"}
+    assert settings["rows"].keys() == recipes
+    plan = Study(**settings | {"out": Path("runs/study"), "seeds": tuple(settings["seeds"])})
+    steps = {step.name: step for step in plan.steps()}
+    assert len(steps) == 2 + 3 * (4 + 1 + 2 * len(recipes))
+    for name in ("seed 1, warmup", "seed 2, mprm", "seed 3, mstar", "seed 1, unlabelled_75"):
+        with pytest.raises(SystemExit) as leave:
+            main([*steps[name].command, "--print_config"])
+        assert leave.value.code in (0, None), name
+    assert "runs/study/seed-1/mprm/mprm" in capsys.readouterr().out
