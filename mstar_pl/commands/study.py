@@ -26,7 +26,7 @@ def study(
     only: list[str] | None = None,
     tables: bool = False,
 ) -> None:
-    """Run recipes x seeds and write the tables.
+    """Run recipes x seeds, write the tables and draw the figures.
 
     Steps that are complete are skipped, a training that was cut off goes on from its last checkpoint. The
     tables (OUT/tables) are written anew after every step from what is complete.
@@ -44,6 +44,7 @@ def study(
         only: Run only these rows.
         tables: Run nothing, write the tables.
     """
+    from mstar_pl.evaluation.figures import figures
     from mstar_pl.evaluation.study import Study
 
     if unknown := set(only or ()) - rows.keys():
@@ -75,6 +76,10 @@ def study(
         _run(step)
         _write(whole)
     print(_write(whole))
+    try:
+        print(f"tables in {out}/tables, {len(figures(whole, out / 'figures'))} figures in {out}/figures")
+    except ImportError as error:
+        print(f"tables in {out}/tables, no figures ({error}; pip install mstar_pl[study])")
 
 
 def _run(step: Step) -> None:
