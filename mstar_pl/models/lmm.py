@@ -30,8 +30,7 @@ class LMM:
     """Adapter of any model that `AutoModelForImageTextToText` loads and that has a chat template.
 
     A family overrides the few lines in which it differs; `InternVL` and `Qwen2_5_VL` show how. The adapter
-    holds no
-    weights: `load_model` returns them.
+    holds no weights: `load_model` returns them.
 
     Args:
         path: Local folder in the Hugging Face layout, or `embedded` for the small LMM that ships with the
@@ -41,6 +40,7 @@ class LMM:
         attention: Attention implementation of Transformers: `sdpa`, `eager` or `flash_attention_2`.
         question_style: How questions are written: `mathvista` with a hint on the answer's form, or `plain`.
         system_prompt: Text of a system turn, or None for the template's own.
+        instruction: Text on a line of its own after the question, e.g. what a process reward model is asked.
         processor_options: Options of the processor's call, e.g. `max_patches` or `max_pixels`; training and
             engine get the same.
 
@@ -61,6 +61,7 @@ class LMM:
         attention: str = "sdpa",
         question_style: QuestionStyle = "mathvista",
         system_prompt: str | None = None,
+        instruction: str | None = None,
         processor_options: dict[str, Any] | None = None,
     ) -> None:
         self.path = str(EMBEDDED_PATH if path == EMBEDDED else path)
@@ -68,6 +69,7 @@ class LMM:
         self.attention = attention
         self.question_style: QuestionStyle = question_style
         self.system_prompt = system_prompt
+        self.instruction = instruction
         self.processor_options = dict(processor_options or {})
         if not (Path(self.path) / "config.json").is_file():
             raise InputError(
@@ -80,6 +82,7 @@ class LMM:
         return {
             "question_style": self.question_style,
             "system_prompt": self.system_prompt,
+            "instruction": self.instruction,
             "processor_options": self.processor_options,
         }
 
@@ -109,7 +112,8 @@ class LMM:
 
     def render(self, prompt: Prompt) -> str:
         """Return the prompt in the chat template, one unexpanded placeholder an image."""
-        return self.chat(render_question(prompt, self.question_style), len(prompt.images))
+        lines = [render_question(prompt, self.question_style), *filter(None, [self.instruction])]
+        return self.chat("\n".join(lines), len(prompt.images))
 
     def chat(self, text: str, num_images: int) -> str:
         """Return one user turn in the family's chat template, images before the text.

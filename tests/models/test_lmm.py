@@ -72,6 +72,15 @@ def test_end_of_turn_stops_and_placeholders_are_banned(family_folder):
     assert not set(lmm.stop_token_ids) & set(lmm.banned_token_ids)
 
 
+def test_the_instruction_follows_the_question(internvl_folder):
+    prompt = Prompt(id="1", question="How many bars", images=("a.png",))
+    plain, asked = (
+        adapter_for(internvl_folder, question_style="plain", instruction=text) for text in (None, "+ or -?")
+    )
+    assert asked.render(prompt) == plain.chat("How many bars\n+ or -?", 1)
+    assert asked.options["instruction"] == "+ or -?"
+
+
 def test_system_prompt_and_question_style_are_in_the_text(internvl_folder):
     prompt = Prompt(
         id="1", question="How many?", images=("x.png", "y.png"), answer_type="integer", answer="3"
