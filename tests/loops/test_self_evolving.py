@@ -191,8 +191,8 @@ def test_a_changed_temperature_wins_over_the_checkpoint(files, tmp_path):
 
 
 def test_another_rendering_of_the_prompts_is_another_training_set(files, tmp_path):
-    for style in ("plain", "mathvista"):
-        module = {"lmm": InternVL(question_style=style)}
+    for instruction in (None, "Explain the answer."):
+        module = {"lmm": InternVL(question_style="plain", instruction=instruction)}
         evolve(tmp_path, files, transformers, module=module, trainer={"max_epochs": 1})
     assert (tmp_path / "rollouts" / "iteration-0000.stale-1").is_dir()
 
