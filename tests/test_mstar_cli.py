@@ -55,11 +55,13 @@ def mprm(data, labels):
 def test_a_base_explains_and_the_policy_warms_up_on_it(data, tmp_path):
     settings = yaml.safe_load((CONFIGS / "bootstrap.yaml").read_text())
     settings |= {"prompts": str(data / "train.jsonl"), "out": str(tmp_path), "engine": "transformers"}
+    settings["lmm"]["instruction"] = "Be brief."  # ours is the whole turn: nothing may follow it
     (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(settings))
     assert main(["bootstrap", "--config", str(tmp_path / "bootstrap.yaml"), "--limit", "16"]) == 0
     examples = read_examples(tmp_path / "train.jsonl")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["reward/selected"] == len(examples) > 5
+    assert report["settings"]["lmm"]["instruction"] is None
     asked = {prompt.id: prompt for prompt in read_prompts(data / "train.jsonl")[:16]}
     assert all(asked[example.prompt.id] == example.prompt for example in examples)
     args = ["--config", str(CONFIGS / "experiments/sft.yaml"), "--trainer", str(CONFIGS / "trainer/cpu.yaml")]

@@ -24,7 +24,7 @@ def with_bases(argv: Sequence[str]) -> list[str]:
         argv: Arguments of the command line.
 
     Raises:
-        InputError: A base does not exist, is no mapping, or leads back to itself.
+        InputError: A base does not exist, or leads back to itself.
     """
     found: list[str] = []
     rest = list(argv)

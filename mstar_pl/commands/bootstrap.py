@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mstar_pl.commands.engine import EngineName, start_engine
+from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import SamplingConfig
 
 
@@ -19,7 +20,7 @@ def bootstrap(
     temperature: float = 1.0,
     max_tokens: int = 512,
     instruction: str | None = None,
-    rules: Literal["default", "mathvista", "mathvista-2023"] = "default",
+    rules: Rules = "default",
     seed: int = 0,
     engine: EngineName = "vllm",
     max_model_len: int = 4096,
@@ -69,7 +70,7 @@ def bootstrap(
         max_per_prompt=max_per_prompt,
         rules=rules,
     )
-    adapter = adapter_for(policy, **(lmm or {}) | {"question_style": "plain"})
+    adapter = adapter_for(policy, **(lmm or {}) | {"question_style": "plain", "instruction": None})
     settings = run_settings(sampling, **asdict(config), engine=engine, lmm=adapter.options, limit=limit)
     labelled = read_labelled(prompts, limit)
     fingerprint = run_fingerprint(settings, Path(adapter.path), prompts)

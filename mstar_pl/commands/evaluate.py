@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mstar_pl.commands.engine import EngineName, start_engine
+from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import InputError, SamplingConfig
 
 
@@ -18,7 +19,7 @@ def evaluate(
     limit: int | None = None,
     max_tokens: int = 512,
     max_model_len: int = 4096,
-    rules: Literal["default", "mathvista", "mathvista-2023"] = "default",
+    rules: Rules = "default",
     baseline: Path | None = None,
     lmm: dict[str, Any] | None = None,
     samples: int = 0,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from mstar_pl.rewards.answer import Rules
+
 
 def grade(
     questions: Path,
     responses: Path,
     out: Path | None = None,
-    rules: Literal["default", "mathvista", "mathvista-2023"] = "default",
+    rules: Rules = "default",
     use: Literal["response", "extraction"] | None = None,
 ) -> None:
     """Grade a file of responses and print the accuracy by task.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mstar_pl.commands.engine import EngineName, start_engine
+from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import Example, InputError, Prompt, SamplingConfig
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def label(
     early_stop: bool = True,
     temperature: float = 1.0,
     max_tokens: int = 512,
-    rules: Literal["default", "mathvista", "mathvista-2023"] = "default",
+    rules: Rules = "default",
     seed: int = 0,
     val_percent: float = 5.0,
     engine: EngineName = "vllm",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mstar_pl.types import InputError
 
 if TYPE_CHECKING:
-    from mstar_pl.evaluation.study import Step
+    from mstar_pl.evaluation.study import Step, Study
 
 
 def study(
@@ -19,7 +20,7 @@ def study(
     rows: dict[str, str],
     test: str,
     out: Path = Path("runs/study"),
-    seeds: list[int] = [1, 2, 3],  # noqa: B006 - the parser shows it and never changes it
+    seeds: tuple[int, ...] = (1, 2, 3),
     once: dict[str, str] | None = None,
     each_seed: dict[str, str] | None = None,
     baseline: str = "warmup",
@@ -49,26 +50,17 @@ def study(
 
     if unknown := set(only or ()) - rows.keys():
         raise InputError(f"--only {sorted(unknown)[0]}: no such row; known are {', '.join(rows)}")
-    kept = {name: command for name, command in rows.items() if not only or name in only}
-    plan = Study(
+    whole = Study(
         out=out,
-        seeds=tuple(seeds),
+        seeds=seeds,
         recipe=recipe,
-        rows=kept,
+        rows=rows,
         test=test,
         once=once or {},
         each_seed=each_seed or {},
         baseline=baseline,
     )
-    whole = Study(
-        out=out,
-        seeds=plan.seeds,
-        recipe=recipe,
-        rows=rows,
-        test=test,
-        each_seed=plan.each_seed,
-        baseline=baseline,
-    )
+    plan = replace(whole, rows={name: rows[name] for name in rows if not only or name in only})
     steps = list(plan.steps())
     todo = [] if tables else [step for step in steps if not step.is_done()]
     for number, step in enumerate(todo, start=1):
@@ -102,15 +94,13 @@ def _run(step: Step) -> None:
     write_json(step.folder / DONE, {"command": list(step.command), "seconds": seconds})
 
 
-def _write(plan: object) -> str:
+def _write(plan: Study) -> str:
     """Write the tables of what is complete, and return the main one."""
-    from mstar_pl.evaluation.study import Study
-    from mstar_pl.evaluation.study import tables as make
+    from mstar_pl.evaluation.study import tables
 
-    assert isinstance(plan, Study)
     folder = plan.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    found = make(plan)
+    found = tables(plan)
     for name, text in found.items():
         (folder / name).write_text(text + "\n", encoding="utf-8")
     return found["rows.md"]

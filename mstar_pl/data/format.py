@@ -49,6 +49,21 @@ def letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
+def written_answer(prompt: Prompt) -> str:
+    """Return the gold answer as a response gives it: the letter of an option, otherwise the answer.
+
+    Raises:
+        ValueError: The prompt has no answer.
+
+    >>> options = {"choices": ("a", "b"), "question_type": "multi_choice"}
+    >>> written_answer(Prompt(id="1", question="Which?", answer="b", **options))
+    'B'
+    """
+    if prompt.answer is None:
+        raise ValueError(f"prompt {prompt.id!r} has no answer")
+    return letter(prompt.choices.index(prompt.answer)) if prompt.choices else prompt.answer
+
+
 def render_question(prompt: Prompt, style: QuestionStyle = "mathvista") -> str:
     r"""Write the question of a prompt as text for the user turn, without image placeholders.
 
@@ -91,10 +106,7 @@ def render_answer_conditioned(
     Answer: B
     Explain the answer.
     """
-    if prompt.answer is None:
-        raise ValueError(f"prompt {prompt.id!r} has no answer to condition on")
-    answer = letter(prompt.choices.index(prompt.answer)) if prompt.choices else prompt.answer
-    return f"{render_question(prompt, style)}\nAnswer: {answer}\n{instruction}"
+    return f"{render_question(prompt, style)}\nAnswer: {written_answer(prompt)}\n{instruction}"
 
 
 def _hint(prompt: Prompt) -> str:

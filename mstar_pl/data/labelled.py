@@ -37,6 +37,12 @@ def check_labelled(prompts: Iterable[Prompt], path: str | Path) -> None:
         raise InputError(f"{path}: prompt {missing!r} has no answer to check responses against; remove it")
 
 
+def reveal(prompt: Prompt) -> Prompt | None:
+    """Return an unlabelled prompt with the answer that its metadata hide; None if they hide none."""
+    answer = prompt.metadata.get(HIDDEN_ANSWER)
+    return None if answer is None else replace(prompt, answer=str(answer))
+
+
 def hide_answers(prompts: Sequence[Prompt], percent: float, seed: int) -> list[Prompt]:
     """Return the prompts in their order, a random share of them unlabelled, with the answer in the metadata.
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from mstar_pl.data.labelled import HIDDEN_ANSWER
+from mstar_pl.data.labelled import HIDDEN_ANSWER, reveal
 from mstar_pl.rewards.reward import ModelReward, Reward
 from mstar_pl.rewards.voting import answer_key, majority, weighted_vote
-from mstar_pl.types import InputError, Prompt, RolloutGroup, Score
+from mstar_pl.types import InputError, OutcomeName, Prompt, RolloutGroup, Score
 
 Vote = Literal["weighted", "majority", "oracle"]
 
@@ -41,10 +41,13 @@ class PseudoAnswerReward:
         if group.prompt.answer is not None:
             return self.reward(group)
         if self.vote == "oracle":
-            return self.reward(replace(group, prompt=reveal(group.prompt)))
+            return self.reward(replace(group, prompt=_revealed(group.prompt)))
         scores = self.reward(group)
-        winner = self._winner(scores, group.prompt)
-        return [replace(score, outcome=self._outcome(score, group.prompt, winner)) for score in scores]
+        keys = [answer_key(score.extraction, group.prompt) for score in scores]
+        winner = self._winner(keys, scores)
+        return [
+            replace(score, outcome=_outcome(key, winner)) for key, score in zip(keys, scores, strict=True)
+        ]
 
     def wake(self, device: str) -> None:
         """Go to the accelerator, if the inner reward has a model."""
@@ -56,8 +59,7 @@ class PseudoAnswerReward:
         if isinstance(self.reward, ModelReward):
             self.reward.sleep()
 
-    def _winner(self, scores: Sequence[Score], prompt: Prompt) -> str | None:
-        keys = [answer_key(score.extraction, prompt) for score in scores]
+    def _winner(self, keys: Sequence[str | None], scores: Sequence[Score]) -> str | None:
         if self.vote == "majority":
             return majority(keys)
         weights = [score.process for score in scores if score.process is not None]
@@ -67,24 +69,17 @@ class PseudoAnswerReward:
             )
         return weighted_vote(keys, weights)
 
-    @staticmethod
-    def _outcome(
-        score: Score, prompt: Prompt, winner: str | None
-    ) -> Literal["correct", "wrong", "undecided"]:
-        if winner is None:
-            return "undecided"
-        return "correct" if answer_key(score.extraction, prompt) == winner else "wrong"
+
+def _outcome(key: str | None, winner: str | None) -> OutcomeName:
+    if winner is None:
+        return "undecided"
+    return "correct" if key == winner else "wrong"
 
 
-def reveal(prompt: Prompt) -> Prompt:
-    """Return an unlabelled prompt with the answer that its metadata hide.
-
-    Raises:
-        InputError: They hide none; names the prompt.
-    """
-    if (answer := prompt.metadata.get(HIDDEN_ANSWER)) is None:
+def _revealed(prompt: Prompt) -> Prompt:
+    if (labelled := reveal(prompt)) is None:
         raise InputError(
             f"prompt {prompt.id!r} has no metadata.{HIDDEN_ANSWER} for the oracle; hide answers with "
             "mstar-pl data hide, or choose another vote"
         )
-    return replace(prompt, answer=str(answer))
+    return labelled

@@ -13,8 +13,8 @@ from mstar_pl.data.format import (
     ANSWER_HEADING,
     STEP_SEPARATOR,
     QuestionStyle,
-    letter,
     render_answer_conditioned,
+    written_answer,
 )
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.rewards.answer import Rules
@@ -65,11 +65,9 @@ def with_answer_part(response: str, prompt: Prompt) -> str:
     >>> with_answer_part("4 red.\n\nSo it is 4.", Prompt(id="1", question="How many?", answer="4"))
     '4 red.\n\nSo it is 4.\n\n# Answer\n\n4'
     """
-    assert prompt.answer is not None
     if ANSWER_HEADING in response:
         return response.strip()
-    answer = letter(prompt.choices.index(prompt.answer)) if prompt.choices else prompt.answer
-    return STEP_SEPARATOR.join([response.strip(), ANSWER_HEADING, answer])
+    return STEP_SEPARATOR.join([response.strip(), ANSWER_HEADING, written_answer(prompt)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 from statistics import fmean
 
-from mstar_pl.data.labelled import HIDDEN_ANSWER
+from mstar_pl.data.labelled import reveal
 from mstar_pl.metrics.pass_at_k import pass_at_k
 from mstar_pl.rewards.answer import grade_extraction
 from mstar_pl.types import ScoredGroup
@@ -85,9 +84,8 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
 
 def agreement(scored: ScoredGroup) -> bool | None:
     """Tell whether the pseudo answer of an unlabelled prompt is the true one; None if one is missing."""
-    prompt = scored.group.prompt
+    truth = reveal(scored.group.prompt)
     winner = next((score.extraction for score in scored.scores if score.outcome == "correct"), None)
-    if winner is None or HIDDEN_ANSWER not in prompt.metadata:
+    if winner is None or truth is None:
         return None
-    truth = replace(prompt, answer=str(prompt.metadata[HIDDEN_ANSWER]))
     return grade_extraction(winner, truth).outcome == "correct"
