@@ -10,6 +10,7 @@ from mstar_pl.commands.bases import with_bases
 from mstar_pl.types import InputError
 
 EXPERIMENTS = Path(__file__).parent.parent / "configs/experiments"
+SCALE = EXPERIMENTS.parent / "scale"
 PRM = {"reward": "ProcessReward", "reward.path": "runs/mprm/mprm"}
 ROWS = {
     "continuous": {},
@@ -40,13 +41,25 @@ ROWS |= {
     "unlabelled_oracle_prm": WEIGHTED | {"vote": "oracle"},
     "unlabelled_oracle": PSEUDO | {"inner": "AnswerReward", "vote": "oracle"},
 }
+MSTAR = ROWS["mstar"]
+ROWS |= {
+    "mstar_second_chance": MSTAR | {"rounds": 1, "restart": False, "threshold": 0.5},
+    "mstar_restart": MSTAR | {"rounds": 1, "restart": True, "threshold": 0.5},
+    "mstar_padded": MSTAR | {"min_per_prompt": 2},
+}
 OTHERS = {"sft", "mprm"}
+PAPER = {"batch_size": 128, "lr": 1e-6, "devices": 8, "freeze.0": "vision", "precision": "bf16-mixed"}
+"""What the paper's trainings share, as `settings_of` names it."""
+OWNED = ("path", "k", "num_samples", "0")
+"""Options that are named with their owner."""
 
 
-def settings_of(name, capsys):
-    """Return what the parser makes of a recipe, by its last name; a path or k, and a class, by its owner."""
+def settings_of(name, capsys, overlay=None):
+    """Return what the parser makes of a recipe, by its last name, those of OWNED by their owner, too."""
+    configs = ["--config", str(EXPERIMENTS / f"{name}.yaml")]
+    configs += ["--config", str(SCALE / f"{overlay}.yaml")] if overlay else []
     with pytest.raises(SystemExit) as leave:
-        main(["fit", "--config", str(EXPERIMENTS / f"{name}.yaml"), "--print_config"])
+        main(["fit", *configs, "--print_config"])
     assert leave.value.code in (0, None), name
     found = {}
 
@@ -57,7 +70,7 @@ def settings_of(name, capsys):
         elif names[-1] == "class_path":
             found["inner" if names[-3:-1] == ("reward", "reward") else names[-2]] = node.rpartition(".")[2]
         else:
-            found[".".join(names[-2:]) if names[-1] in ("path", "k") else names[-1]] = node
+            found[".".join(names[-2:] if names[-1] in OWNED else names[-1:])] = node
 
     out = capsys.readouterr().out
     walk(yaml.safe_load(out[out.index("seed_everything") :]), ("",))
@@ -83,6 +96,27 @@ def test_a_row_differs_from_continuous_training_in_what_the_paper_says(name, cap
     assert not differing
     assert ("AdaptiveTemperature" in found.values()) == ("metric" in ROWS[name])
     assert name == "continuous" or found["default_root_dir"] == f"runs/{name}"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_row_runs_at_the_scale_of_the_paper(name, capsys):
+    row, found = settings_of(name, capsys), settings_of(name, capsys, "mathv360k")
+    assert found.items() >= PAPER.items()
+    assert found["sampling.num_samples"] == found["validation.num_samples"] == 16
+    assert found["temperature"] == 1.0
+    for key in ("interval", "max_epochs", "reward", "selection", "t_mixin", "metric", "default_root_dir"):
+        assert found.get(key) == row.get(key), "the overlay says nothing of what makes the row"
+    assert found["prompts"] == "data/mathv360k/train.jsonl"
+    assert "embedded" not in found.values()
+
+
+def test_warm_up_and_process_reward_model_at_the_scale_of_the_paper(capsys):
+    warmup = settings_of("sft", capsys, "mathv360k_sft")
+    judge = settings_of("mprm", capsys, "mathv360k_mprm")
+    assert warmup.items() >= (PAPER | {"max_epochs": 1}).items()
+    assert judge.items() >= (PAPER | {"lr": 2e-6, "max_epochs": 2, "instruction": None}).items()
+    for found in (warmup, judge):
+        assert found["lmm.path"] == "models/InternVL3-8B-hf"
 
 
 def test_bases_come_before_what_names_them(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mstar_pl.data.interval import interval_prompts
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.types import InputError, Prompt
+from mstar_pl.types import Example, InputError, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class SelfEvolvingDataModule(PolicyDataModule):
         interval: Prompts of an iteration in percent of all; the iterations go round the set, labelled and
             unlabelled prompts each on their own.
         t_mixin: Percent of the iterations after which unlabelled prompts join; None has none.
+        min_per_prompt: Responses of a prompt with fewer selected ones are repeated, in turn, up to so many:
+            prompts that are hardly solved then weigh as much as easy ones (arXiv 2510.26474).
         store: Folder of the rollouts; default is `rollouts` under the trainer's `default_root_dir`.
         options: Options of `PolicyDataModule`: batch sizes, lengths, workers, seed.
     """
@@ -40,6 +43,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
         val_prompts: str | None = None,
         interval: float = 100.0,
         t_mixin: float | None = None,
+        min_per_prompt: int = 1,
         store: str | None = None,
         **options: Any,
     ) -> None:
@@ -47,6 +51,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
         self.paths |= {"prompts": prompts, "val_prompts": val_prompts}
         self.interval = interval
         self.t_mixin = t_mixin
+        self.min_per_prompt = min_per_prompt
         self.store_folder = store
         self.prompts: list[Prompt] = []
         self.unlabelled: list[Prompt] = []
@@ -83,7 +88,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
             log.warning("%s: dropped %d responses that spell out special tokens", source, dropped)
         if not examples:
             raise InputError(f"{source}: every selected response spells special tokens; none can be used")
-        self.example_sets["train"] = self._fit(examples, source)
+        self.example_sets["train"] = self._fit(padded(examples, self.min_per_prompt), source)
         return super().train_dataloader()
 
     def _load_train(self) -> None:
@@ -105,3 +110,18 @@ class SelfEvolvingDataModule(PolicyDataModule):
             check_labelled(self.val_prompts, path)
             self._verify(self.val_prompts, path)
         interval_prompts(self.prompts, self.interval, 0, self.seed)
+
+
+def padded(examples: Sequence[Example], least: int) -> list[Example]:
+    """Return the examples with those of prompts that have fewer than `least` repeated in turn up to it.
+
+    >>> from mstar_pl.types import Prompt
+    >>> prompts = {key: Prompt(id=key, question="?") for key in "ab"}
+    >>> few = [Example(prompt=prompts[key], response=text) for key, text in ("ax", "ay", "bz")]
+    >>> [one.response for one in padded(few, 3)]
+    ['x', 'y', 'x', 'z', 'z', 'z']
+    """
+    by_prompt: dict[str, list[Example]] = {}
+    for example in examples:
+        by_prompt.setdefault(example.prompt.id, []).append(example)
+    return [own[number % len(own)] for own in by_prompt.values() for number in range(max(least, len(own)))]

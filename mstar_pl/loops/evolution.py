@@ -15,6 +15,7 @@ from mstar_pl.models import LMM
 from mstar_pl.rewards.reward import AnswerReward, Reward
 from mstar_pl.rewards.selection import AllCorrect, Selection
 from mstar_pl.rollouts.engine import RolloutEngine
+from mstar_pl.rollouts.second_chance import SecondChance, StepReward
 from mstar_pl.types import InputError, SamplingConfig
 
 
@@ -70,12 +71,16 @@ class Evolution:
         sampling: How they are sampled; the paper draws 16 responses a prompt at temperature 1.
         reward: What a response is worth.
         selection: Which responses of a prompt are trained on.
+        second_chance: More samples for prompts of which nothing was selected.
         validation: How the dynamics are measured after each iteration.
         restart_policy: Train each iteration from the initial weights; samples come from the last policy.
         restart_optimizer: Start optimizer and learning-rate schedule anew in each iteration.
         shard_prompts: Prompts sampled between two writes to the rollout store.
         parity_tolerance: Largest difference in nats between engine and training model in the probe after the
             first weight sync; None takes 0.02 in float32 and 0.5 in bfloat16.
+
+    Raises:
+        InputError: A restart of the second chance needs step scores that the reward does not have.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Evolution:
         sampling: SamplingConfig | None = None,
         reward: Reward | None = None,
         selection: Selection | None = None,
+        second_chance: SecondChance | None = None,
         validation: Validation | None = None,
         restart_policy: bool = False,
         restart_optimizer: bool = False,
@@ -94,8 +100,14 @@ class Evolution:
         self.sampling = sampling or SamplingConfig(num_samples=16, temperature=1.0)
         self.reward: Reward = reward or AnswerReward()
         self.selection: Selection = selection or AllCorrect()
+        self.second_chance = second_chance or SecondChance()
         self.validation = validation or Validation()
         self.restart_policy = restart_policy
         self.restart_optimizer = restart_optimizer
         self.shard_prompts = shard_prompts
         self.parity_tolerance = parity_tolerance
+        if self.second_chance.restart and not isinstance(self.reward, StepReward):
+            raise InputError(
+                "second_chance.restart continues steps that a process reward model likes; set the reward to "
+                f"mstar_pl.rewards.process.ProcessReward, not {type(self.reward).__name__}"
+            )

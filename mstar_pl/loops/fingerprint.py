@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -55,6 +55,7 @@ def fingerprint(
 
 def _describe(part: object) -> Any:
     """Return class and public options, those of its parts included."""
-    options = {name: value for name, value in getattr(part, "__dict__", {}).items() if name[0] != "_"}
+    names = [one.name for one in fields(part)] if is_dataclass(part) else getattr(part, "__dict__", ())
+    options = {name: getattr(part, name) for name in names if name[0] != "_"}
     values = json.dumps(options, sort_keys=True, default=_describe)
     return f"{type(part).__module__}.{type(part).__qualname__}({values})"

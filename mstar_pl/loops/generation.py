@@ -136,13 +136,16 @@ class GenerationLoop(StatefulLoop):
                 samplings,
                 reward=reward,
                 selection=selection,
+                second_chance=self.evolution.second_chance if selection else None,
             )
         manifest = store.manifest(iteration)
         if manifest is not None and manifest["fingerprint"] == found:
             return manifest
         self.start()
         with isolate_rng():
-            pipeline = RolloutPipeline(store, reward, selection, self.evolution.shard_prompts)
+            pipeline = RolloutPipeline(
+                store, reward, selection, self.evolution.shard_prompts, self.evolution.second_chance
+            )
             engine = self._synced_engine()
             if isinstance(reward, ModelReward):
                 reward.wake(str(self.trainer.strategy.root_device))

@@ -71,11 +71,15 @@ class ProcessReward:
 
     def score(self, prompt: Prompt, responses: Sequence[str]) -> dict[str, float]:
         """Return the process score of each response of a prompt, whatever its answer."""
-        steps = self._model.score(prompt, [split_steps(response) for response in responses])
+        steps = self.step_scores(prompt, responses)
         return {
             response: aggregate_steps(scores, self.aggregate)
             for response, scores in zip(responses, steps, strict=True)
         }
+
+    def step_scores(self, prompt: Prompt, responses: Sequence[str]) -> list[tuple[float, ...]]:
+        """Return the score of each step of each response."""
+        return self._model.score(prompt, [split_steps(response) for response in responses])
 
     def wake(self, device: str) -> None:
         """Go to the accelerator."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from mstar_pl.data.store import RolloutStore
 from mstar_pl.rewards.reward import Reward
 from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import Request, RolloutEngine
+from mstar_pl.rollouts.second_chance import SecondChance, extended
 from mstar_pl.rollouts.summary import summarise
 from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig, ScoredGroup
 
@@ -28,15 +30,22 @@ class RolloutPipeline:
         selection: Which responses are kept for training; None keeps none, where responses only measure.
         shard_prompts: Prompts of one shard and one call of the engine. A crash loses at most one shard; a
             call of the engine ends with its slowest response.
+        second_chance: More samples for prompts of which nothing was selected.
     """
 
     def __init__(
-        self, store: RolloutStore, reward: Reward, selection: Selection | None, shard_prompts: int = 256
+        self,
+        store: RolloutStore,
+        reward: Reward,
+        selection: Selection | None,
+        shard_prompts: int = 256,
+        second_chance: SecondChance | None = None,
     ) -> None:
         self.store = store
         self.reward = reward
         self.selection = selection
         self.shard_prompts = shard_prompts
+        self.second_chance = second_chance or SecondChance()
 
     def run(
         self,
@@ -71,20 +80,17 @@ class RolloutPipeline:
         with bar:
             for start in range(0, len(todo), self.shard_prompts):
                 batch = todo[start : start + self.shard_prompts]
-                began = time.perf_counter()
-                groups = engine.submit(
+                scored = self._sample(
+                    engine,
                     [
                         Request(prompt=prompt, sampling=sampling, iteration=iteration)
                         for prompt in batch
                         for sampling in samplings
-                    ]
+                    ],
+                    seconds,
                 )
-                generated = time.perf_counter()
-                scored = [self._score(group) for group in groups]
                 self.store.append(iteration, scored, fingerprint, rank)
-                seconds["generate"] += generated - began
-                seconds["score"] += time.perf_counter() - generated
-                rollouts = [rollout for group in groups for rollout in group.rollouts]
+                rollouts = [rollout for one in scored for rollout in one.group.rollouts]
                 count["tokens"] += sum(len(rollout.token_ids) for rollout in rollouts)
                 count["rollouts"] += len(rollouts)
                 count["selected"] += sum(len(one.selected) for one in scored)
@@ -99,7 +105,38 @@ class RolloutPipeline:
             metrics["rollout/tokens_per_second"] = count["tokens"] / seconds["generate"]
         return self.store.finish(iteration, fingerprint, metrics)
 
+    def _sample(
+        self, engine: RolloutEngine, requests: Sequence[Request], seconds: defaultdict[str, float]
+    ) -> list[ScoredGroup]:
+        """Sample and score requests, and give those of which nothing was selected further rounds."""
+        with _timed(seconds, "generate"):
+            groups = engine.submit(requests)
+        with _timed(seconds, "score"):
+            scored = [self._score(group) for group in groups]
+        for _ in range(self.second_chance.rounds if self.selection else 0):
+            again = [place for place, one in enumerate(scored) if not one.selected]
+            if not again:
+                break
+            with _timed(seconds, "score"):
+                asked = [
+                    self.second_chance.request(scored[place].group, requests[place], self.reward)
+                    for place in again
+                ]
+            with _timed(seconds, "generate"):
+                groups = engine.submit(asked)
+            with _timed(seconds, "score"):
+                for place, request, more in zip(again, asked, groups, strict=True):
+                    scored[place] = self._score(extended(scored[place].group, more, request.prefix))
+        return scored
+
     def _score(self, group: RolloutGroup) -> ScoredGroup:
         scores = tuple(self.reward(group))
         selected = self.selection(group, scores) if self.selection else ()
         return ScoredGroup(group=group, scores=scores, selected=selected)
+
+
+@contextmanager
+def _timed(seconds: defaultdict[str, float], phase: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[phase] += time.perf_counter() - began

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from mstar_pl.data.labelled import reveal
 from mstar_pl.metrics.pass_at_k import pass_at_k
 from mstar_pl.rewards.answer import grade_extraction
-from mstar_pl.types import ScoredGroup
+from mstar_pl.types import OutcomeName, ScoredGroup
 
 
 def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
     """Return the scalars of an iteration.
 
-    Pass@1 and Pass@K (unbiased) are means over the labelled prompts with a decided response; undecided
-    responses count neither as correct nor as wrong. `pseudo/agreement` is the share of the unlabelled prompts
-    with a pseudo answer for which it is the true one, where that is known. All shares are of rollouts
-    unless they say otherwise.
+    Pass@1 and Pass@K (unbiased) are means over the labelled prompts with a decided response among the first K
+    rollouts; undecided responses count neither as correct nor as wrong. `pseudo/agreement` is the share of
+    the unlabelled prompts with a pseudo answer for which it is the true one, where that is known. All shares
+    are of rollouts unless they say otherwise.
 
     Args:
-        groups: The iteration, K rollouts a group.
+        groups: The iteration, K rollouts a group; more of prompts that were given a second chance.
 
     Returns:
         Scalars by metric name: `rollout/…` for how responses look, `reward/…` for what they are worth.
     """
-    count, length, num_samples, passes = Counter[str](), 0, 1, []
+    count, length = Counter[str](), 0
+    labelled: list[list[OutcomeName]] = []
     process: defaultdict[str, list[float]] = defaultdict(list)
     accepted: dict[str, list[float]] = {}
     pseudo: list[bool | None] = []
     version = 0
     for scored in groups:
         rollouts, version = scored.group.rollouts, scored.group.weight_version
-        num_samples = max(num_samples, len(rollouts))
-        outcomes = Counter(score.outcome for score in scored.scores)
-        decided = outcomes["correct"] + outcomes["wrong"]
+        outcomes = [score.outcome for score in scored.scores]
         if scored.group.prompt.answer is None:
             pseudo.append(agreement(scored))
-        elif decided:
-            passes.append((decided, outcomes["correct"]))
+        else:
+            labelled.append(outcomes)
         for index, score in enumerate(scored.scores):
             if score.process is not None:
                 process[score.outcome].append(score.process)
@@ -57,6 +56,7 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
     total = max(1, count["rollouts"])
     metrics = {
         "rollout/prompts": count["prompts"],
+        "rollout/samples": count["rollouts"],
         "rollout/weight_version": version,
         "rollout/response_length": length / total,
         "rollout/truncated": count["truncated"] / total,
@@ -74,12 +74,21 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
         known = [agrees for agrees in pseudo if agrees is not None]
         metrics |= {"pseudo/prompts": len(pseudo), "pseudo/compared": len(known)}
         metrics |= {"pseudo/agreement": fmean(known)} if known else {}
-    if passes:
-        metrics["reward/pass@1"] = fmean(correct / decided for decided, correct in passes)
-        metrics[f"reward/pass@{num_samples}"] = fmean(
-            pass_at_k(decided, correct, min(num_samples, decided)) for decided, correct in passes
-        )
+    metrics |= _passes(labelled)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _passes(labelled: Sequence[Sequence[OutcomeName]]) -> dict[str, float]:
+    """Return Pass@1 and Pass@K of the K samples that every prompt had; more would favour hard prompts."""
+    num_samples = min(map(len, labelled), default=0)
+    first = [Counter(outcomes[:num_samples]) for outcomes in labelled]
+    counts = [(one["correct"] + one["wrong"], one["correct"]) for one in first]
+    decided = [(num, correct) for num, correct in counts if num]
+    if not decided:
+        return {}
+    whole = [pass_at_k(num, correct, min(num_samples, num)) for num, correct in decided]
+    each = [correct / num for num, correct in decided]
+    return {"reward/pass@1": fmean(each), f"reward/pass@{num_samples}": fmean(whole)}
 
 
 def agreement(scored: ScoredGroup) -> bool | None:

@@ -39,6 +39,7 @@ def test_summary_by_hand():
     assert metrics == pytest.approx(
         {
             "rollout/prompts": 2,
+            "rollout/samples": 8,
             "rollout/weight_version": 3,
             "rollout/response_length": 24 / 8,
             "rollout/truncated": 1 / 8,
