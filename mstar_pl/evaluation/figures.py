@@ -43,14 +43,15 @@ def validation(study: Study, row: str) -> Curve:
     return {iteration: fmean(found) for iteration, found in sorted(values.items())}
 
 
-def verifier(study: Study, row: str) -> dict[str, Curve]:
-    """Return the accuracy of each way to choose among K samples of a row, where `test` drew some."""
+def verifier(study: Study, step: str) -> dict[str, Curve]:
+    """Return the accuracy of each way to choose among K samples that a step, or the test of a row, drew."""
     values: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
     for seed in study.seeds:
-        file = study.folder(row, seed) / TEST / "verifier.json"
-        for name, by_k in json.loads(file.read_text()).items() if file.is_file() else ():
-            for k, interval in by_k.items():
-                values[name, int(k)].append(interval[0])
+        folder = study.folder(step, seed)
+        for file in (folder / "verifier.json", folder / TEST / "verifier.json"):
+            for name, by_k in json.loads(file.read_text()).items() if file.is_file() else ():
+                for k, interval in by_k.items():
+                    values[name, int(k)].append(interval[0])
     curves: dict[str, Curve] = {}
     for (name, k), found in sorted(values.items()):
         curves.setdefault(name, {})[k] = fmean(found)
@@ -71,7 +72,7 @@ def figures(study: Study, folder: Path) -> list[Path]:
         ImportError: matplotlib is not installed.
     """
     written: list[Path] = []
-    for row in study.rows:
+    for row in (*study.each_seed, *study.rows):
         if curves := sweeps(study, row):
             lines = {
                 metric: {f"after {iteration}": curve for iteration, curve in by_iteration.items()}

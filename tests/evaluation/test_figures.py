@@ -17,7 +17,7 @@ def plan(tmp_path):
     study = Study(
         out=tmp_path,
         seeds=(1, 2),
-        each_seed={"warmup": "fit"},
+        each_seed={"warmup": "fit", "samples": "evaluate --samples 16"},
         recipe="fit",
         rows={"mstar": "", "empty": ""},
         test="evaluate",
@@ -35,8 +35,9 @@ def plan(tmp_path):
         stale = root / "sweep/iteration-0000.stale-1"
         stale.mkdir(exist_ok=True)
         write_json(stale / "manifest.json", {"metrics": {"T0.3/reward_pass@2": 99.0}})
-        (root / "test").mkdir(exist_ok=True)
-        write_json(root / "test/verifier.json", {"best-of-N": {"1": [0.1 * seed, 0, 1], "16": [0.2, 0, 1]}})
+        for file in (root / "test/verifier.json", study.folder("samples", seed) / "verifier.json"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"best-of-N": {"1": [0.1 * seed, 0, 1], "16": [0.2, 0, 1]}})
     return study
 
 
@@ -47,7 +48,8 @@ def test_curves_are_means_over_the_seeds(plan):
         mean = (VALUES[1, iteration] + VALUES[2, iteration]) / 2
         assert curves["reward_pass@2"][iteration] == pytest.approx({0.3: mean + 0.3, 1.2: mean + 1.2})
         assert validation(plan, "mstar")[iteration] == pytest.approx(mean)
-    assert verifier(plan, "mstar")["best-of-N"] == pytest.approx({1: 0.15, 16: 0.2})
+    for step in ("mstar", "samples"):
+        assert verifier(plan, step)["best-of-N"] == pytest.approx({1: 0.15, 16: 0.2})
     assert not sweeps(plan, "empty")
     assert not validation(plan, "empty")
 
@@ -56,7 +58,7 @@ def test_each_figure_comes_with_its_numbers(plan, tmp_path):
     written = figures(plan, tmp_path / "figures")
     assert {path.name for path in written} == {
         f"{stem}.{kind}"
-        for stem in ("temperatures-mstar", "verifier-mstar", "validation")
+        for stem in ("temperatures-mstar", "verifier-mstar", "verifier-samples", "validation")
         for kind in ("svg", "json")
     }
     assert all("<svg" in path.read_text() for path in written if path.suffix == ".svg")
