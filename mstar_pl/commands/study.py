@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mstar_pl.types import InputError
 
@@ -24,13 +24,15 @@ def study(
     once: dict[str, str] | None = None,
     each_seed: dict[str, str] | None = None,
     baseline: str = "warmup",
+    against: str | None = None,
     only: list[str] | None = None,
     tables: bool = False,
 ) -> None:
     """Run recipes x seeds, write the tables and draw the figures.
 
     Steps that are complete are skipped, a training that was cut off goes on from its last checkpoint. The
-    tables (OUT/tables) are written anew after every step from what is complete.
+    tables (OUT/tables) are written anew after every step from what is complete; OUT/versions.json tells with
+    which packages it was run.
 
     Args:
         recipe: Command of a row: arguments of mstar-pl, in which $name is the row's name, $out the study's
@@ -42,6 +44,7 @@ def study(
         once: Commands by name that all seeds share, such as the data.
         each_seed: Commands by name that come before the rows of a seed, such as the warm-up.
         baseline: The step of each_seed whose policy the rows start from.
+        against: A row that the tables also compare the others with.
         only: Run only these rows.
         tables: Run nothing, write the tables.
     """
@@ -59,9 +62,13 @@ def study(
         once=once or {},
         each_seed=each_seed or {},
         baseline=baseline,
+        against=against,
     )
-    plan = replace(whole, rows={name: rows[name] for name in rows if not only or name in only})
+    kept = {name: rows[name] for name in rows if not only or name in only}
+    plan = replace(whole, rows=kept, against=None)
     steps = list(plan.steps())
+    if not tables:
+        _record_versions(out)
     todo = [] if tables else [step for step in steps if not step.is_done()]
     for number, step in enumerate(todo, start=1):
         print(f"[{number}/{len(todo)}] {step.name}", flush=True)
@@ -94,13 +101,32 @@ def _run(step: Step) -> None:
     write_json(step.folder / DONE, {"command": list(step.command), "seconds": seconds})
 
 
+def _record_versions(out: Path) -> None:
+    """Note in versions.json with what the study is run; a run with other versions is noted as well."""
+    import json
+    import os
+    import platform
+    from importlib.metadata import packages_distributions, version
+
+    from mstar_pl.data.jsonl import write_json
+
+    file = out / "versions.json"
+    known: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.is_file() else []
+    packages, installed = ("mstar_pl", "torch", "lightning", "transformers", "vllm"), packages_distributions()
+    here: dict[str, Any] = {name: version(installed[name][0]) for name in packages if name in installed}
+    here |= {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
+    if here not in known:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"runs": [*known, here]})
+
+
 def _write(plan: Study) -> str:
     """Write the tables of what is complete, and return the main one."""
-    from mstar_pl.evaluation.study import tables
+    from mstar_pl.evaluation.study_tables import collect, tables
 
     folder = plan.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    found = tables(plan)
+    found = tables(collect(plan), plan.baseline, plan.against)
     for name, text in found.items():
         (folder / name).write_text(text + "\n", encoding="utf-8")
     return found["rows.md"]

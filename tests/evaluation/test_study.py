@@ -11,7 +11,8 @@ import yaml
 
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import write_json, write_jsonl
-from mstar_pl.evaluation.study import Study, by_task, compare, tables
+from mstar_pl.evaluation.study import Study
+from mstar_pl.evaluation.study_tables import Outcomes, collect, compare, tables
 from mstar_pl.types import InputError
 
 CONFIG = Path(__file__).parents[2] / "configs/study/minivista.yaml"
@@ -84,6 +85,7 @@ def test_a_step_is_done_if_the_same_command_finished_it(plan):
     [
         ({"rows": {"warmup": ""}}, "'warmup' names two steps"),
         ({"baseline": "sft"}, r"baseline 'sft' is none of each_seed \(warmup, mprm\)"),
+        ({"against": "warmup"}, r"against 'warmup' is none of the rows \(a, b\)"),
         ({"seeds": ()}, "at least one seed"),
         ({"rows": {"a": "$folder"}}, r"seed 1, a: 'folder' in '.* \$folder'; known are \$out"),
         ({"once": {"data": "data $seed"}}, r"data: 'seed' in"),
@@ -105,7 +107,8 @@ def test_tables_are_means_over_seeds_and_prompts_that_all_runs_decided(plan):
     del runs["b", 2]  # still running
     for (name, seed), correct in runs.items():
         answer(plan, name, seed, correct, undecided={3} if (name, seed) == ("a", 2) else ())
-    rows = {row.name: row for row in compare(plan)}
+    outcomes = collect(plan)
+    rows = {row.name: row for row in compare(outcomes, "warmup", "b")}
     assert list(rows) == ["warmup", "a", "b"]
     kept = [n for n in range(60) if n != 3]
     for name, seeds, ids in [("warmup", (1, 2), range(60)), ("a", (1, 2), kept), ("b", (1,), range(60))]:
@@ -117,13 +120,19 @@ def test_tables_are_means_over_seeds_and_prompts_that_all_runs_decided(plan):
             gain = fmean(runs[name, s][n] - runs["warmup", s][n] for s in seeds for n in ids)
             assert rows[name].gain.mean == pytest.approx(gain)
     assert rows["warmup"].gain is None
-    tasks = by_task(plan, "a")
+    assert rows["b"].against is None
+    assert rows["a"].against.mean == pytest.approx(
+        fmean(runs["a", 1][n] - runs["b", 1][n] for n in range(60))
+    ), "of the seed that both have"
+    tasks = rows["a"].tasks
     assert tasks["MWP"].mean == pytest.approx(fmean(runs["a", s][n] for s in (1, 2) for n in range(0, 60, 2)))
     assert tasks.keys() == {"MWP", "other"}
-    found = tables(plan)
+    found = tables(outcomes, "warmup", "b")
+    assert tables(Outcomes.from_json(found["outcomes.json"]), "warmup", "b") == found
     read = list(csv.DictReader(found["rows.csv"].splitlines()))
     assert [row["setting"] for row in read] == ["warmup", "a", "b"]
     assert float(read[1]["mean"]) == rows["a"].accuracy.mean
+    assert float(read[1]["against"]) == rows["a"].against.mean
     assert f"| a       | 2     | {100 * rows['a'].accuracy.mean:.1f} (" in found["rows.md"]
     numbers = json.loads(found["study.json"])
     assert numbers["a"]["gain"]["mean"] == rows["a"].gain.mean
@@ -161,6 +170,8 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path, capsys):
     assert main(["study", "--config", str(config), "--only", '["row"]']) == 0
     assert "[1/2] seed 4, row\n[2/2] seed 4, row, test" in capsys.readouterr().out
     assert (out / "data/done.json").stat().st_mtime_ns == made
+    versions = json.loads((out / "versions.json").read_text())["runs"]
+    assert [one.keys() >= {"torch", "vllm", "cores"} for one in versions] == [True]
     assert (out / "seed-4/row/train.jsonl").is_file()
     assert not (out / "seed-4/other").exists()
     assert main(["study", "--config", str(config), "--only", '["no"]']) == 2
@@ -174,9 +185,9 @@ def test_the_shipped_study_has_all_rows_and_its_commands_parse(capsys):
     assert settings["rows"].keys() == recipes
     plan = Study(**settings | {"out": Path("runs/study"), "seeds": tuple(settings["seeds"])})
     steps = {step.name: step for step in plan.steps()}
-    assert len(steps) == 2 + 3 * (4 + 1 + 2 * len(recipes))
-    for name in ("seed 1, warmup", "seed 2, mprm", "seed 3, mstar", "seed 1, unlabelled_75"):
+    assert len(steps) == 6 + 3 * (2 + 1 + 2 * len(recipes))
+    for name in ("first", "mprm", "seed 1, warmup", "seed 3, mstar", "seed 1, unlabelled_75"):
         with pytest.raises(SystemExit) as leave:
             main([*steps[name].command, "--print_config"])
         assert leave.value.code in (0, None), name
-    assert "runs/study/seed-1/mprm/mprm" in capsys.readouterr().out
+    assert "runs/study/mprm/mprm" in capsys.readouterr().out
