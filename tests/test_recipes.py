@@ -46,6 +46,8 @@ ROWS |= {
     "mstar_second_chance": MSTAR | {"rounds": 1, "restart": False, "threshold": 0.5},
     "mstar_restart": MSTAR | {"rounds": 1, "restart": True, "threshold": 0.5},
     "mstar_padded": MSTAR | {"min_per_prompt": 2},
+    "mstar_hard_labels": MSTAR | {"reward.path": "runs/mprm_hard/mprm"},
+    "mstar_refreshed": MSTAR | {"reward.path": "runs/mprm_refreshed/mprm"},
 }
 OTHERS = {"sft", "mprm"}
 PAPER = {"batch_size": 128, "lr": 1e-6, "devices": 8, "freeze.0": "vision", "precision": "bf16-mixed"}

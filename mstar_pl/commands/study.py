@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,15 +44,13 @@ def study(
         each_seed: Commands by name that come before the rows of a seed, such as the warm-up.
         baseline: The step of each_seed whose policy the rows start from.
         against: A row that the tables also compare the others with.
-        only: Run only these rows.
+        only: Run only these rows or other steps, and what they need.
         tables: Run nothing, write the tables.
     """
     from mstar_pl.evaluation.figures import figures
     from mstar_pl.evaluation.study import Study
 
-    if unknown := set(only or ()) - rows.keys():
-        raise InputError(f"--only {sorted(unknown)[0]}: no such row; known are {', '.join(rows)}")
-    whole = Study(
+    plan = Study(
         out=out,
         seeds=seeds,
         recipe=recipe,
@@ -64,19 +61,17 @@ def study(
         baseline=baseline,
         against=against,
     )
-    kept = {name: rows[name] for name in rows if not only or name in only}
-    plan = replace(whole, rows=kept, against=None)
-    steps = list(plan.steps())
+    steps = list(plan.steps(only))
     if not tables:
         _record_versions(out)
     todo = [] if tables else [step for step in steps if not step.is_done()]
     for number, step in enumerate(todo, start=1):
         print(f"[{number}/{len(todo)}] {step.name}", flush=True)
         _run(step)
-        _write(whole)
-    print(_write(whole))
+        _write(plan)
+    print(_write(plan))
     try:
-        print(f"tables in {out}/tables, {len(figures(whole, out / 'figures'))} figures in {out}/figures")
+        print(f"tables in {out}/tables, {len(figures(plan, out / 'figures'))} figures in {out}/figures")
     except ImportError as error:
         print(f"tables in {out}/tables, no figures ({error}; pip install mstar_pl[study])")
 

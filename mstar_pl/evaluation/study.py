@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -13,6 +14,7 @@ from typing import Any
 from mstar_pl.types import InputError
 
 DONE, TEST = "done.json", "test"
+_FOLDER = re.compile(r"\$(?:out|run)/(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +92,45 @@ class Study:
         if not self.seeds or not self.rows:
             raise InputError("study: give at least one seed and one row")
 
-    def steps(self) -> Iterator[Step]:
-        """Yield all steps in their order: what is shared, then seed by seed."""
-        for name, command in self.once.items():
-            yield self._step(name, self.out / name, command)
+    def steps(self, only: Collection[str] | None = None) -> Iterator[Step]:
+        """Yield the steps in their order: what is shared, then seed by seed.
+
+        Args:
+            only: Names of the steps and rows that are wanted; what they need comes, too. None wants all.
+
+        Raises:
+            InputError: There is no such step or row.
+        """
+        wanted = self._commands().keys() if only is None else self._needed(only)
+        for name, command in self._commands().items():
+            if name in wanted and name in self.once:
+                yield self._step(name, self.out / name, command)
         for seed in self.seeds:
-            rows = {name: f"{self.recipe} {options}" for name, options in self.rows.items()}
-            for name, command in {**self.each_seed, **rows}.items():
+            for name, command in self._commands().items():
+                if name not in wanted or name in self.once:
+                    continue
                 folder = self.folder(name, seed)
                 yield self._step(f"seed {seed}, {name}", folder, command, seed)
                 if name == self.baseline or name in self.rows:
                     yield self._step(f"seed {seed}, {name}, test", folder / TEST, self.test, seed)
+
+    def _commands(self) -> dict[str, str]:
+        rows = {name: f"{self.recipe} {options}" for name, options in self.rows.items()}
+        return {**self.once, **self.each_seed, **rows}
+
+    def _needed(self, only: Collection[str]) -> set[str]:
+        """Return the named steps and all whose folders their commands mention, and so on."""
+        commands, needed, todo = self._commands(), set[str](), set(only)
+        if unknown := todo - commands.keys():
+            raise InputError(f"study: no step or row {min(unknown)!r}; known are {', '.join(commands)}")
+        while todo:
+            name = todo.pop()
+            needed.add(name)
+            text = commands[name]
+            if name in self.rows:  # it is tested, and compared with the baseline
+                text += f" {self.test} $run/{self.baseline}"
+            todo |= (set(_FOLDER.findall(text)) & commands.keys()) - needed
+        return needed
 
     def folder(self, name: str, seed: int) -> Path:
         """Return the folder of a step of a seed."""

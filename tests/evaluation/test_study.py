@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -175,7 +176,18 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path, capsys):
     assert (out / "seed-4/row/train.jsonl").is_file()
     assert not (out / "seed-4/other").exists()
     assert main(["study", "--config", str(config), "--only", '["no"]']) == 2
-    assert "--only no: no such row; known are row, other" in capsys.readouterr().err
+    assert "study: no step or row 'no'; known are data, start, row, other" in capsys.readouterr().err
+
+
+def test_what_is_wanted_comes_with_what_it_needs_and_nothing_else(plan):
+    plan = replace(plan, once=plan.once | {"labels": "label --data $out/data"})
+    names = [step.name for step in plan.steps(["b"])]
+    each = ["warmup", "warmup, test", "b", "b, test"]
+    assert names == ["data", *(f"seed {s}, {name}" for s in (1, 2) for name in each)], "b, and the baseline"
+    assert [step.name for step in plan.steps(["labels"])] == ["data", "labels"]
+    names = [step.name for step in plan.steps(["a"])]
+    each = ["warmup", "warmup, test", "mprm", "a", "a, test"]
+    assert names == ["data", *(f"seed {s}, {name}" for s in (1, 2) for name in each)]
 
 
 def test_the_shipped_study_has_all_rows_and_its_commands_parse(capsys):
@@ -185,7 +197,7 @@ def test_the_shipped_study_has_all_rows_and_its_commands_parse(capsys):
     assert settings["rows"].keys() == recipes
     plan = Study(**settings | {"out": Path("runs/study"), "seeds": tuple(settings["seeds"])})
     steps = {step.name: step for step in plan.steps()}
-    assert len(steps) == 6 + 3 * (2 + 1 + 2 * len(recipes))
+    assert len(steps) == 11 + 3 * (2 + 1 + 2 * len(recipes))
     for name in ("first", "mprm", "seed 1, warmup", "seed 3, mstar", "seed 1, unlabelled_75"):
         with pytest.raises(SystemExit) as leave:
             main([*steps[name].command, "--print_config"])
