@@ -216,7 +216,8 @@ class Rollout:
 
     Attributes:
         text: The response without special tokens.
-        token_ids: The tokens as the engine sampled them, the stop token included when there was one.
+        token_ids: Its tokens as the engine sampled them, the stop token included when there was one; where it
+            continues a prefix, that one's tokens come before.
         finish_reason: `stop` at a stop token, `length` at the token limit.
     """
 
@@ -232,7 +233,7 @@ class RolloutGroup:
     Attributes:
         prompt: The prompt.
         prompt_token_ids: The prompt as the engine tokenised it, image placeholders expanded.
-        rollouts: K responses.
+        rollouts: K responses, more where the prompt was given a second chance.
         weight_version: Optimizer steps behind the policy weights that sampled them.
         temperature: Sampling temperature; 0 means greedy.
     """

@@ -101,14 +101,30 @@ def test_a_row_differs_from_continuous_training_in_what_the_paper_says(name, cap
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_each_row_runs_at_the_scale_of_the_paper(name, capsys):
-    row, found = settings_of(name, capsys), settings_of(name, capsys, "mathv360k")
+def test_each_row_has_the_values_of_the_paper(name, capsys):
+    judged = "reward.path" in ROWS[name]
+    overlay = "mathv360k" if not judged else "mathv360k_prm"
+    overlay = "mathv360k_unlabelled" if judged and "vote" in ROWS[name] else overlay
+    row, found = settings_of(name, capsys), settings_of(name, capsys, overlay)
     assert found.items() >= PAPER.items()
+    assert found.get("reward.path") == ("runs/mathv360k/mprm/mprm" if judged else None)
     assert found["sampling.num_samples"] == found["validation.num_samples"] == 16
     assert found["temperature"] == 1.0
-    for key in ("interval", "max_epochs", "reward", "selection", "t_mixin", "metric", "default_root_dir"):
+    for key in (
+        "interval",
+        "max_epochs",
+        "reward",
+        "inner",
+        "vote",
+        "selection",
+        "t_mixin",
+        "metric",
+        "rounds",
+    ):
         assert found.get(key) == row.get(key), "the overlay says nothing of what makes the row"
-    assert found["prompts"] == "data/mathv360k/train.jsonl"
+    half = overlay == "mathv360k_unlabelled"
+    assert found["prompts"] == f"data/mathv360k/{'half' if half else 'train'}.jsonl"
+    assert found["default_root_dir"] == "runs/mathv360k/evolved"
     assert "embedded" not in found.values()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import subprocess
 import sys
 import time
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +66,9 @@ def study(
         against=against,
     )
     steps = list(plan.steps(only))
-    if not tables:
-        _record_versions(out)
     todo = [] if tables else [step for step in steps if not step.is_done()]
+    if todo:
+        _record_versions(out)
     for number, step in enumerate(todo, start=1):
         print(f"[{number}/{len(todo)}] {step.name}", flush=True)
         _run(step)
@@ -98,11 +102,6 @@ def _run(step: Step) -> None:
 
 def _record_versions(out: Path) -> None:
     """Note in versions.json with what the study is run; a run with other versions is noted as well."""
-    import json
-    import os
-    import platform
-    from importlib.metadata import packages_distributions, version
-
     from mstar_pl.data.jsonl import write_json
 
     file = out / "versions.json"

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.batches import ResumableLoader
 from mstar_pl.data.collate import is_plain
-from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.datamodule import ExampleSet, PolicyDataModule
 from mstar_pl.data.interval import interval_prompts
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.types import Example, InputError, Prompt
+from mstar_pl.types import InputError, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,8 @@ class SelfEvolvingDataModule(PolicyDataModule):
         self.interval = interval
         self.t_mixin = t_mixin
         self.min_per_prompt = min_per_prompt
+        if min_per_prompt < 1:
+            raise InputError(f"data.min_per_prompt {min_per_prompt} must be at least 1")
         self.store_folder = store
         self.prompts: list[Prompt] = []
         self.unlabelled: list[Prompt] = []
@@ -88,7 +89,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
             log.warning("%s: dropped %d responses that spell out special tokens", source, dropped)
         if not examples:
             raise InputError(f"{source}: every selected response spells special tokens; none can be used")
-        self.example_sets["train"] = self._fit(padded(examples, self.min_per_prompt), source)
+        self.example_sets["train"] = padded(self._fit(examples, source), self.min_per_prompt)
         return super().train_dataloader()
 
     def _load_train(self) -> None:
@@ -112,16 +113,19 @@ class SelfEvolvingDataModule(PolicyDataModule):
         interval_prompts(self.prompts, self.interval, 0, self.seed)
 
 
-def padded(examples: Sequence[Example], least: int) -> list[Example]:
+def padded(found: ExampleSet, least: int) -> ExampleSet:
     """Return the examples with those of prompts that have fewer than `least` repeated in turn up to it.
 
-    >>> from mstar_pl.types import Prompt
+    >>> from mstar_pl.types import Example, Prompt
     >>> prompts = {key: Prompt(id=key, question="?") for key in "ab"}
     >>> few = [Example(prompt=prompts[key], response=text) for key, text in ("ax", "ay", "bz")]
-    >>> [one.response for one in padded(few, 3)]
+    >>> [one.response for one in padded(ExampleSet(few, [1, 2, 3], [1, 1, 1]), 3).examples]
     ['x', 'y', 'x', 'z', 'z', 'z']
     """
-    by_prompt: dict[str, list[Example]] = {}
-    for example in examples:
-        by_prompt.setdefault(example.prompt.id, []).append(example)
-    return [own[number % len(own)] for own in by_prompt.values() for number in range(max(least, len(own)))]
+    by_prompt: dict[str, list[int]] = {}
+    for index, example in enumerate(found.examples):
+        by_prompt.setdefault(example.prompt.id, []).append(index)
+    order = [own[number % len(own)] for own in by_prompt.values() for number in range(max(least, len(own)))]
+    return ExampleSet(
+        *([values[index] for index in order] for values in (found.examples, found.lengths, found.num_losses))
+    )

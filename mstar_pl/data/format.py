@@ -6,6 +6,7 @@ A response is a chain of thought whose steps are separated by a blank line, ende
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from mstar_pl.types import Prompt
@@ -38,6 +39,15 @@ def split_steps(response: str) -> list[str]:
 def join_steps(steps: list[str]) -> str:
     """Join steps into a response; the inverse of `split_steps`."""
     return STEP_SEPARATOR.join(steps)
+
+
+def beginning(steps: Sequence[str], count: int) -> str:
+    r"""Return the first steps as the beginning of a response that goes on.
+
+    >>> beginning(["4 red.", "2 blue.", "Add: 4 + 2 = 6."], 2)
+    '4 red.\n\n2 blue.\n\n'
+    """
+    return join_steps(list(steps[:count])) + STEP_SEPARATOR
 
 
 def letter(index: int) -> str:

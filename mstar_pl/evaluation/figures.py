@@ -81,7 +81,8 @@ def figures(study: Study, folder: Path) -> list[Path]:
             }
             written += _draw(folder / f"temperatures-{row}", lines, "temperature")
         if chosen := verifier(study, row):
-            written += _draw(folder / f"verifier-{row}", {"accuracy": chosen}, "K")
+            stem = row if row in study.each_seed else f"verifier-{row}"
+            written += _draw(folder / stem, {"accuracy": chosen}, "K")
     measured = {row: curve for row in study.rows if (curve := validation(study, row))}
     if measured:
         panels = {"greedy accuracy on validation": measured}

@@ -14,7 +14,7 @@ from typing import Any
 from mstar_pl.types import InputError
 
 DONE, TEST = "done.json", "test"
-_FOLDER = re.compile(r"\$(?:out|run)/(\w+)")
+_FOLDER = re.compile(r"\$\{?(?:out|run)\}?/([^/\s'\"]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Study:
             name = todo.pop()
             needed.add(name)
             text = commands[name]
-            if name in self.rows:  # it is tested, and compared with the baseline
+            if name in self.rows or name == self.baseline:  # it is tested, and compared with the baseline
                 text += f" {self.test} $run/{self.baseline}"
             todo |= (set(_FOLDER.findall(text)) & commands.keys()) - needed
         return needed

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mstar_pl.models import LMM
-from mstar_pl.rewards.reward import AnswerReward, Reward
+from mstar_pl.rewards.reward import AnswerReward, Reward, StepReward
 from mstar_pl.rewards.selection import AllCorrect, Selection
 from mstar_pl.rollouts.engine import RolloutEngine
-from mstar_pl.rollouts.second_chance import SecondChance, StepReward
+from mstar_pl.rollouts.second_chance import SecondChance
 from mstar_pl.types import InputError, SamplingConfig
 
 

@@ -55,7 +55,8 @@ def fingerprint(
 
 def _describe(part: object) -> Any:
     """Return class and public options, those of its parts included."""
-    names = [one.name for one in fields(part)] if is_dataclass(part) else getattr(part, "__dict__", ())
+    names = {one.name for one in fields(part)} if is_dataclass(part) else set()
+    names |= getattr(part, "__dict__", {}).keys()
     options = {name: getattr(part, name) for name in names if name[0] != "_"}
     values = json.dumps(options, sort_keys=True, default=_describe)
     return f"{type(part).__module__}.{type(part).__qualname__}({values})"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from mstar_pl.rewards.answer import Rules, grade
-from mstar_pl.types import RolloutGroup, Score
+from mstar_pl.types import Prompt, RolloutGroup, Score
 
 
 class Reward(Protocol):
@@ -27,6 +28,14 @@ class ModelReward(Protocol):
 
     def sleep(self) -> None:
         """Leave it to others."""
+
+
+@runtime_checkable
+class StepReward(Protocol):
+    """A reward that judges single steps, such as `mstar_pl.rewards.process.ProcessReward`."""
+
+    def step_scores(self, prompt: Prompt, responses: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Return a score in [0, 1] for each step of each response."""
 
 
 class AnswerReward:

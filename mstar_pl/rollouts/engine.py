@@ -51,7 +51,13 @@ class Request:
 
 
 class RolloutEngine(ABC):
-    """Sample responses from the policy whose weights were loaded last."""
+    """Sample responses from the policy whose weights were loaded last.
+
+    Attributes:
+        lmm: Adapter of the policy.
+    """
+
+    lmm: LMM
 
     @abstractmethod
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from mstar_pl.data.format import STEP_SEPARATOR, join_steps, split_steps
+from mstar_pl.data.format import beginning, split_steps
 from mstar_pl.data.shards import ShardFolder
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.rewards.answer import Rules, grade
@@ -134,10 +134,7 @@ class StepLabeller:
     def _label(self, batch: Sequence[tuple[str, Example]]) -> Iterator[dict[str, Any]]:
         steps = [split_steps(example.response) for _, example in batch]
         prefixes = [
-            [
-                _Prefix(example.prompt, join_steps(own[: number + 1]) + STEP_SEPARATOR)
-                for number in range(len(own) - 1)
-            ]
+            [_Prefix(example.prompt, beginning(own, number + 1)) for number in range(len(own) - 1)]
             for (_, example), own in zip(batch, steps, strict=True)
         ]
         # Those of a response next to each other: the cache of a shorter prefix serves the longer ones.

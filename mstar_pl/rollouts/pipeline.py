@@ -88,29 +88,34 @@ class RolloutPipeline:
                         for sampling in samplings
                     ],
                     seconds,
+                    count,
                 )
                 self.store.append(iteration, scored, fingerprint, rank)
-                rollouts = [rollout for one in scored for rollout in one.group.rollouts]
-                count["tokens"] += sum(len(rollout.token_ids) for rollout in rollouts)
-                count["rollouts"] += len(rollouts)
+                count["rollouts"] += sum(len(one.group.rollouts) for one in scored)
                 count["selected"] += sum(len(one.selected) for one in scored)
                 bar.update(len(batch))
                 bar.set_postfix_str(
                     f"{count['tokens'] / seconds['generate']:,.0f} tokens/s, "
                     f"{count['selected'] / max(1, count['rollouts']):.0%} accepted"
                 )
-        metrics = (summary or summarise)(self.store.groups(iteration))
+        groups = self.store.groups(iteration)
+        metrics = summary(groups) if summary else summarise(groups, samplings[0].num_samples)
         metrics |= {"rollout/seconds": seconds["generate"], "reward/seconds": seconds["score"]}
         if seconds["generate"]:
             metrics["rollout/tokens_per_second"] = count["tokens"] / seconds["generate"]
         return self.store.finish(iteration, fingerprint, metrics)
 
     def _sample(
-        self, engine: RolloutEngine, requests: Sequence[Request], seconds: defaultdict[str, float]
+        self,
+        engine: RolloutEngine,
+        requests: Sequence[Request],
+        seconds: defaultdict[str, float],
+        count: Counter[str],
     ) -> list[ScoredGroup]:
         """Sample and score requests, and give those of which nothing was selected further rounds."""
         with _timed(seconds, "generate"):
             groups = engine.submit(requests)
+        count["tokens"] += _num_tokens(groups)
         with _timed(seconds, "score"):
             scored = [self._score(group) for group in groups]
         for _ in range(self.second_chance.rounds if self.selection else 0):
@@ -119,11 +124,12 @@ class RolloutPipeline:
                 break
             with _timed(seconds, "score"):
                 asked = [
-                    self.second_chance.request(scored[place].group, requests[place], self.reward)
+                    self.second_chance.request(scored[place].group, requests[place], self.reward, engine.lmm)
                     for place in again
                 ]
             with _timed(seconds, "generate"):
                 groups = engine.submit(asked)
+            count["tokens"] += _num_tokens(groups)
             with _timed(seconds, "score"):
                 for place, request, more in zip(again, asked, groups, strict=True):
                     scored[place] = self._score(extended(scored[place].group, more, request.prefix))
@@ -133,6 +139,10 @@ class RolloutPipeline:
         scores = tuple(self.reward(group))
         selected = self.selection(group, scores) if self.selection else ()
         return ScoredGroup(group=group, scores=scores, selected=selected)
+
+
+def _num_tokens(groups: Sequence[RolloutGroup]) -> int:
+    return sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
 
 
 @contextmanager

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
-from mstar_pl.data.format import STEP_SEPARATOR, join_steps, split_steps
+from mstar_pl.data.collate import Encoder, is_plain
+from mstar_pl.data.format import beginning, split_steps
+from mstar_pl.rewards.reward import StepReward
 from mstar_pl.rollouts.engine import Request
-from mstar_pl.types import InputError, Prompt, RolloutGroup
-
-
-@runtime_checkable
-class StepReward(Protocol):
-    """A reward that judges single steps, such as `mstar_pl.rewards.process.ProcessReward`."""
-
-    def step_scores(self, prompt: Prompt, responses: Sequence[str]) -> Sequence[Sequence[float]]:
-        """Return a score in [0, 1] for each step of each response."""
+from mstar_pl.types import Example, InputError, RolloutGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,34 +35,40 @@ class SecondChance:
         """Refuse contradictions."""
         if self.rounds < 0:
             raise InputError(f"second_chance.rounds {self.rounds} must be 0 or more")
+        if self.restart and not self.rounds:
+            raise InputError("second_chance.restart needs second_chance.rounds of at least 1")
         if not 0 < self.threshold < 1:
             raise InputError(f"second_chance.threshold {self.threshold} must be between 0 and 1")
 
-    def request(self, group: RolloutGroup, first: Request, judge: object) -> Request:
+    def request(self, group: RolloutGroup, first: Request, judge: object, encoder: Encoder) -> Request:
         """Return the request for the next samples of a prompt.
 
         Args:
             group: Its rollouts so far.
             first: The request that the first of them answered.
             judge: The reward; asked for step scores where `restart` is set.
+            encoder: Adapter of the policy.
         """
-        prefix = self._prefix(group, judge) if self.restart else ""
+        prefix = self._prefix(group, judge, encoder) if self.restart else ""
         return replace(first, prefix=prefix, first=len(group.rollouts))
 
-    def _prefix(self, group: RolloutGroup, judge: object) -> str:
+    def _prefix(self, group: RolloutGroup, judge: object, encoder: Encoder) -> str:
         assert isinstance(judge, StepReward)
-        texts = list(dict.fromkeys(rollout.text for rollout in group.rollouts))
-        found = good_beginning(judge.step_scores(group.prompt, texts), self.threshold)
-        if found is None:
-            return ""
-        index, count = found
-        return join_steps(split_steps(texts[index])[:count]) + STEP_SEPARATOR
+        texts = [
+            text
+            for text in dict.fromkeys(rollout.text for rollout in group.rollouts)
+            if is_plain(encoder, Example(prompt=group.prompt, response=text))
+        ]
+        found = good_beginning(judge.step_scores(group.prompt, texts), self.threshold) if texts else None
+        return beginning(split_steps(texts[found[0]]), found[1]) if found else ""
 
 
 def good_beginning(scores: Sequence[Sequence[float]], threshold: float) -> tuple[int, int] | None:
-    """Return which response begins with the most liked steps, and how many; the last step does not count.
+    """Return which of some wrong responses begins with the most liked steps, and how many to keep.
 
-    Of several it is the one whose least liked step scores highest, then the first.
+    The answer, its last step, is not kept, nor is the step before it: where all others are liked, one of them
+    is wrong nevertheless, and the one that leads to the answer is the likeliest. Of several responses it is
+    the one whose least liked step scores highest, then the first.
 
     Args:
         scores: Scores of the steps, by response.
@@ -78,14 +77,14 @@ def good_beginning(scores: Sequence[Sequence[float]], threshold: float) -> tuple
     Returns:
         Index and number of steps, or None where no response begins with a liked step.
 
-    >>> good_beginning([[0.9, 0.2, 0.9], [0.9, 0.6, 0.1], [0.7, 0.9, 0.9]], 0.5)
+    >>> good_beginning([[0.9, 0.2, 0.9, 0.9], [0.9, 0.6, 0.9, 0.1], [0.7, 0.9, 0.9, 0.9]], 0.5)
     (2, 2)
-    >>> good_beginning([[0.4, 0.9]], 0.5) is None
+    >>> good_beginning([[0.4, 0.9, 0.9], [0.9, 0.9]], 0.5) is None
     True
     """
     best: tuple[int, float, int] | None = None
     for index, steps in enumerate(scores):
-        body = steps[:-1]
+        body = steps[:-2]
         count = next((place for place, score in enumerate(body) if score < threshold), len(body))
         if count:
             best = max(best or (0, 0.0, 0), (count, min(body[:count]), -index))
@@ -100,7 +99,9 @@ def extended(group: RolloutGroup, more: RolloutGroup, prefix: str) -> RolloutGro
         more: The answer to a later request of the same prompt.
         prefix: Beginning of the response that the request gave; what was sampled lacks it.
     """
-    given = more.prompt_token_ids[len(group.prompt_token_ids) :]
+    length = len(group.prompt_token_ids)
+    assert more.prompt_token_ids[:length] == group.prompt_token_ids, "the prefix changed the prompt's tokens"
+    given = more.prompt_token_ids[length:]
     whole = tuple(
         replace(rollout, text=prefix + rollout.text, token_ids=given + rollout.token_ids)
         for rollout in more.rollouts

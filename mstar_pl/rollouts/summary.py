@@ -12,7 +12,7 @@ from mstar_pl.rewards.answer import grade_extraction
 from mstar_pl.types import OutcomeName, ScoredGroup
 
 
-def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
+def summarise(groups: Iterable[ScoredGroup], num_samples: int | None = None) -> dict[str, float]:
     """Return the scalars of an iteration.
 
     Pass@1 and Pass@K (unbiased) are means over the labelled prompts with a decided response among the first K
@@ -22,6 +22,7 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
 
     Args:
         groups: The iteration, K rollouts a group; more of prompts that were given a second chance.
+        num_samples: K; None takes the size of the smallest group.
 
     Returns:
         Scalars by metric name: `rollout/…` for how responses look, `reward/…` for what they are worth.
@@ -29,7 +30,7 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
     count, length = Counter[str](), 0
     labelled: list[list[OutcomeName]] = []
     process: defaultdict[str, list[float]] = defaultdict(list)
-    accepted: dict[str, list[float]] = {}
+    kept, drawn = Counter[str](), Counter[str]()
     pseudo: list[bool | None] = []
     version = 0
     for scored in groups:
@@ -52,7 +53,8 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
         count["truncated"] += sum(rollout.finish_reason == "length" for rollout in rollouts)
         count["duplicate"] += len(rollouts) - len({rollout.text.strip() for rollout in rollouts})
         length += sum(len(rollout.token_ids) for rollout in rollouts)
-        accepted.setdefault(scored.group.prompt.task, []).append(len(scored.selected) / len(rollouts))
+        kept[scored.group.prompt.task.replace(" ", "_")] += len(scored.selected)
+        drawn[scored.group.prompt.task.replace(" ", "_")] += len(rollouts)
     total = max(1, count["rollouts"])
     metrics = {
         "rollout/prompts": count["prompts"],
@@ -66,21 +68,18 @@ def summarise(groups: Iterable[ScoredGroup]) -> dict[str, float]:
         "reward/acceptance": count["selected"] / total,
         "reward/solved_prompts": count["trained prompts"] / max(1, count["prompts"]),
     }
-    metrics |= {
-        f"reward/acceptance/{task.replace(' ', '_')}": fmean(r) for task, r in sorted(accepted.items())
-    }
+    metrics |= {f"reward/acceptance/{task}": kept[task] / num for task, num in sorted(drawn.items())}
     metrics |= {f"reward/process/{name}": fmean(values) for name, values in sorted(process.items())}
     if pseudo:
         known = [agrees for agrees in pseudo if agrees is not None]
         metrics |= {"pseudo/prompts": len(pseudo), "pseudo/compared": len(known)}
         metrics |= {"pseudo/agreement": fmean(known)} if known else {}
-    metrics |= _passes(labelled)
+    metrics |= _passes(labelled, num_samples or min(map(len, labelled), default=0))
     return {name: float(value) for name, value in metrics.items()}
 
 
-def _passes(labelled: Sequence[Sequence[OutcomeName]]) -> dict[str, float]:
+def _passes(labelled: Sequence[Sequence[OutcomeName]], num_samples: int) -> dict[str, float]:
     """Return Pass@1 and Pass@K of the K samples that every prompt had; more would favour hard prompts."""
-    num_samples = min(map(len, labelled), default=0)
     first = [Counter(outcomes[:num_samples]) for outcomes in labelled]
     counts = [(one["correct"] + one["wrong"], one["correct"]) for one in first]
     decided = [(num, correct) for num, correct in counts if num]

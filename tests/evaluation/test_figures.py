@@ -58,7 +58,7 @@ def test_each_figure_comes_with_its_numbers(plan, tmp_path):
     written = figures(plan, tmp_path / "figures")
     assert {path.name for path in written} == {
         f"{stem}.{kind}"
-        for stem in ("temperatures-mstar", "verifier-mstar", "verifier-samples", "validation")
+        for stem in ("temperatures-mstar", "verifier-mstar", "samples", "validation")
         for kind in ("svg", "json")
     }
     assert all("<svg" in path.read_text() for path in written if path.suffix == ".svg")

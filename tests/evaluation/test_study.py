@@ -198,7 +198,10 @@ def test_the_shipped_study_has_all_rows_and_its_commands_parse(capsys):
     plan = Study(**settings | {"out": Path("runs/study"), "seeds": tuple(settings["seeds"])})
     steps = {step.name: step for step in plan.steps()}
     assert len(steps) == 11 + 3 * (2 + 1 + 2 * len(recipes))
-    for name in ("first", "mprm", "seed 1, warmup", "seed 3, mstar", "seed 1, unlabelled_75"):
+    one_each = {step.command[0]: name for name, step in steps.items()}
+    assert one_each.keys() == {"data", "bootstrap", "fit", "label", "evaluate"}
+    rows = ("seed 3, mstar", "seed 1, unlabelled_75", "seed 2, unlabelled_oracle_prm")
+    for name in ("half", "first", "mprm", "seed 1, verifier", "seed 1, warmup", *rows, *one_each.values()):
         with pytest.raises(SystemExit) as leave:
             main([*steps[name].command, "--print_config"])
         assert leave.value.code in (0, None), name

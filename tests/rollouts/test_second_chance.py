@@ -15,6 +15,7 @@ from mstar_pl.rollouts.pipeline import RolloutPipeline
 from mstar_pl.rollouts.second_chance import SecondChance
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, SamplingConfig
+from tests.engines import running
 
 SAMPLING = SamplingConfig(num_samples=2, temperature=1.0, max_tokens=48, seed=2)
 
@@ -37,25 +38,28 @@ def prompts(tmp_path_factory):
     return read_prompts(write_split(tmp_path_factory.mktemp("minivista"), "train", 16, solutions=False))
 
 
-def sample(folder, lmm, prompts, reward=None, sampling=SAMPLING, **chance):
+@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.engine)])
+def engine(request, lmm):
+    if request.param == "transformers":
+        yield TransformersEngine(lmm, lmm.load_model())
+    else:
+        with running(lmm) as vllm:
+            yield vllm
+
+
+def sample(folder, engine, prompts, reward=None, sampling=SAMPLING, **chance):
     """Return the groups of a run by prompt, and the metrics."""
     store = RolloutStore(folder)
     pipeline = RolloutPipeline(store, reward or AnswerReward(), AllCorrect(), 8, SecondChance(**chance))
-    engine = TransformersEngine(lmm, lmm.load_model())
     metrics = pipeline.run(engine, prompts, [sampling], 0, "f")["metrics"]
     return {one.group.prompt.id: one for one in store.groups(0)}, metrics
 
 
-@pytest.fixture(scope="module")
-def plain(lmm, prompts, tmp_path_factory):
-    return sample(tmp_path_factory.mktemp("plain"), lmm, prompts)
-
-
-def test_more_samples_are_the_next_ones_of_the_same_draws(lmm, prompts, plain, tmp_path):
-    first, metrics = plain
-    more, more_metrics = sample(tmp_path / "more", lmm, prompts, rounds=2)
+def test_more_samples_are_the_next_ones_of_the_same_draws(engine, prompts, tmp_path):
+    first, metrics = sample(tmp_path / "plain", engine, prompts)
+    more, more_metrics = sample(tmp_path / "more", engine, prompts, rounds=2)
     six = SamplingConfig(num_samples=6, temperature=1.0, max_tokens=48, seed=2)
-    all_at_once, _ = sample(tmp_path / "six", lmm, prompts, sampling=six)
+    all_at_once, _ = sample(tmp_path / "six", engine, prompts, sampling=six)
     assert {len(one.group.rollouts) for one in more.values()} == {2, 4, 6}
     for key, one in more.items():
         count = len(one.group.rollouts)
@@ -69,15 +73,15 @@ def test_more_samples_are_the_next_ones_of_the_same_draws(lmm, prompts, plain, t
         assert more_metrics[name] == metrics[name], "of the samples that all prompts had"
 
 
-def test_a_restart_continues_a_liked_beginning(lmm, prompts, tmp_path):
+def test_a_restart_continues_a_liked_beginning(engine, lmm, prompts, tmp_path):
     explaining = BootstrapConfig(style="plain", instruction="Explain the answer.")  # in steps, unlike answers
     asked = [replace(explaining.condition(prompt), answer="zero", answer_type="text") for prompt in prompts]
-    again, _ = sample(tmp_path, lmm, asked, Liking(), rounds=1, restart=True)
+    again, _ = sample(tmp_path, engine, asked, Liking(), rounds=1, restart=True)
     restarted = 0
     for one in again.values():
         rollouts = one.group.rollouts
         bodies = [split_steps(rollout.text) for rollout in rollouts]
-        liked = [body[0] for body in bodies[:2] if len(body) > 1 and len(body[0]) % 2 == 0]
+        liked = [body[0] for body in bodies[:2] if len(body) > 2 and len(body[0]) % 2 == 0]
         if not liked:
             continue
         restarted += 1
@@ -87,7 +91,7 @@ def test_a_restart_continues_a_liked_beginning(lmm, prompts, tmp_path):
     assert restarted > 1
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": -1}, {"threshold": 1.0}])
+@pytest.mark.parametrize("wrong", [{"rounds": -1}, {"threshold": 1.0}, {"restart": True}])
 def test_contradictions_are_refused(wrong):
     with pytest.raises(InputError, match=rf"second_chance\.{next(iter(wrong))}"):
         SecondChance(**wrong)
