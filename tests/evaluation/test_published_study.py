@@ -1,0 +1,55 @@
+"""The committed study: its tables are what its outcomes give, and its report shows these tables."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mstar_pl.evaluation.study_tables import Outcomes, tables
+
+STUDY = Path(__file__).parents[2] / "docs/study"
+CONFIG = yaml.safe_load((STUDY.parents[1] / "configs/study/minivista.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    return Outcomes.from_json((STUDY / "tables/outcomes.json").read_text())
+
+
+def test_the_tables_are_made_of_the_outcomes(outcomes):
+    found = tables(outcomes, CONFIG["baseline"], CONFIG["against"])
+    committed = {path.name: path.read_text() for path in (STUDY / "tables").iterdir()}
+    assert committed.keys() == found.keys()
+    for name in ("rows.md", "tasks.md", "outcomes.json"):
+        assert committed[name] == found[name] + "\n", name
+    rows, again = (list(csv.reader(text["rows.csv"].splitlines())) for text in (committed, found))
+    assert [row[0] for row in rows] == [row[0] for row in again]
+    for row, other in zip(rows[1:], again[1:], strict=True):
+        assert [float(x or "nan") for x in row[1:]] == pytest.approx(
+            [float(x or "nan") for x in other[1:]], nan_ok=True
+        )
+    assert json.loads(committed["study.json"]).keys() == outcomes.runs.keys()
+
+
+def test_the_report_shows_the_tables():
+    report = (STUDY / "README.md").read_text()
+    for name in ("rows.md", "tasks.md"):
+        assert (STUDY / "tables" / name).read_text() in report, name
+
+
+def test_rows_seeds_and_prompts_are_those_of_the_configuration(outcomes):
+    assert outcomes.runs.keys() <= {CONFIG["baseline"], *CONFIG["rows"]}
+    for row, runs in outcomes.runs.items():
+        assert list(runs) == CONFIG["seeds"], f"{row}: all seeds or none"
+    assert len(outcomes.tasks) == 1000
+
+
+def test_each_figure_has_its_numbers():
+    figures = {path.stem for path in (STUDY / "figures").glob("*.svg")}
+    assert figures
+    for stem in figures:
+        panels = json.loads((STUDY / f"figures/{stem}.json").read_text())
+        assert all(curve for lines in panels.values() for curve in lines.values()), stem
+        assert f"figures/{stem}.svg" in (STUDY / "README.md").read_text()
