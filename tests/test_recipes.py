@@ -103,8 +103,13 @@ def test_a_row_differs_from_continuous_training_in_what_the_paper_says(name, cap
 @pytest.mark.parametrize("name", ROWS)
 def test_each_row_has_the_values_of_the_paper(name, capsys):
     judged = "reward.path" in ROWS[name]
-    overlay = "mathv360k" if not judged else "mathv360k_prm"
-    overlay = "mathv360k_unlabelled" if judged and "vote" in ROWS[name] else overlay
+    half = "vote" in ROWS[name]
+    overlay = {
+        (False, False): "mathv360k",
+        (True, False): "mathv360k_prm",
+        (True, True): "mathv360k_unlabelled",
+        (False, True): "mathv360k_half",
+    }[judged, half]
     row, found = settings_of(name, capsys), settings_of(name, capsys, overlay)
     assert found.items() >= PAPER.items()
     assert found.get("reward.path") == ("runs/mathv360k/mprm/mprm" if judged else None)
@@ -122,7 +127,6 @@ def test_each_row_has_the_values_of_the_paper(name, capsys):
         "rounds",
     ):
         assert found.get(key) == row.get(key), "the overlay says nothing of what makes the row"
-    half = overlay == "mathv360k_unlabelled"
     assert found["prompts"] == f"data/mathv360k/{'half' if half else 'train'}.jsonl"
     assert found["default_root_dir"] == "runs/mathv360k/evolved"
     assert "embedded" not in found.values()

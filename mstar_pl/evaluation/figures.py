@@ -72,16 +72,16 @@ def figures(study: Study, folder: Path) -> list[Path]:
         ImportError: matplotlib is not installed.
     """
     written: list[Path] = []
-    for row in (*study.each_seed, *study.rows):
-        if curves := sweeps(study, row):
+    for step in (*study.each_seed, *study.rows):
+        if curves := sweeps(study, step):
             lines = {
                 metric: {f"after {iteration}": curve for iteration, curve in by_iteration.items()}
                 for metric, by_iteration in curves.items()
                 if metric != "pass@1"
             }
-            written += _draw(folder / f"temperatures-{row}", lines, "temperature")
-        if chosen := verifier(study, row):
-            stem = row if row in study.each_seed else f"verifier-{row}"
+            written += _draw(folder / f"temperatures-{step}", lines, "temperature")
+        if chosen := verifier(study, step):
+            stem = step if step in study.each_seed else f"verifier-{step}"
             written += _draw(folder / stem, {"accuracy": chosen}, "K")
     measured = {row: curve for row in study.rows if (curve := validation(study, row))}
     if measured:

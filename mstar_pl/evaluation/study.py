@@ -101,14 +101,14 @@ class Study:
         Raises:
             InputError: There is no such step or row.
         """
-        wanted = self._commands().keys() if only is None else self._needed(only)
-        for name, command in self._commands().items():
-            if name in wanted and name in self.once:
-                yield self._step(name, self.out / name, command)
+        commands = self._commands()
+        wanted = [name for name in commands if only is None or name in self._needed(only)]
+        for name in wanted:
+            if name in self.once:
+                yield self._step(name, self.out / name, commands[name])
+        each = {name: commands[name] for name in wanted if name not in self.once}
         for seed in self.seeds:
-            for name, command in self._commands().items():
-                if name not in wanted or name in self.once:
-                    continue
+            for name, command in each.items():
                 folder = self.folder(name, seed)
                 yield self._step(f"seed {seed}, {name}", folder, command, seed)
                 if name == self.baseline or name in self.rows:

@@ -113,9 +113,7 @@ class RolloutPipeline:
         count: Counter[str],
     ) -> list[ScoredGroup]:
         """Sample and score requests, and give those of which nothing was selected further rounds."""
-        with _timed(seconds, "generate"):
-            groups = engine.submit(requests)
-        count["tokens"] += _num_tokens(groups)
+        groups = _submit(engine, requests, seconds, count)
         with _timed(seconds, "score"):
             scored = [self._score(group) for group in groups]
         for _ in range(self.second_chance.rounds if self.selection else 0):
@@ -127,9 +125,7 @@ class RolloutPipeline:
                     self.second_chance.request(scored[place].group, requests[place], self.reward, engine.lmm)
                     for place in again
                 ]
-            with _timed(seconds, "generate"):
-                groups = engine.submit(asked)
-            count["tokens"] += _num_tokens(groups)
+            groups = _submit(engine, asked, seconds, count)
             with _timed(seconds, "score"):
                 for place, request, more in zip(again, asked, groups, strict=True):
                     scored[place] = self._score(extended(scored[place].group, more, request.prefix))
@@ -141,8 +137,16 @@ class RolloutPipeline:
         return ScoredGroup(group=group, scores=scores, selected=selected)
 
 
-def _num_tokens(groups: Sequence[RolloutGroup]) -> int:
-    return sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
+def _submit(
+    engine: RolloutEngine,
+    requests: Sequence[Request],
+    seconds: defaultdict[str, float],
+    count: Counter[str],
+) -> list[RolloutGroup]:
+    with _timed(seconds, "generate"):
+        groups = engine.submit(requests)
+    count["tokens"] += sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
+    return groups
 
 
 @contextmanager

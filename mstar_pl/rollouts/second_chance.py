@@ -17,8 +17,7 @@ class SecondChance:
     """More samples for the prompts of an iteration of which no response was selected.
 
     Without them training learns ever more of what the policy can do already: easy prompts have many correct
-    responses, hard ones none (arXiv 2510.26474, whose resampling and restarts these are, with the process
-    reward model in place of known good steps).
+    responses, hard ones none (arXiv 2510.26474). Which steps are good is judged by the process reward model.
 
     Attributes:
         rounds: How often such a prompt is given `num_samples` more; 0 never.

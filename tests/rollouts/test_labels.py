@@ -9,34 +9,15 @@ import pytest
 from mstar_pl.data.jsonl import read_examples
 from mstar_pl.data.minivista import write_split
 from mstar_pl.data.shards import ShardFolder
-from mstar_pl.models import InternVL
 from mstar_pl.rewards.answer import Grade, Outcome, grade
 from mstar_pl.rollouts.engine import Request
 from mstar_pl.rollouts.labels import SCHEMA, LabelConfig, StepLabeller, read_labels
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, SamplingConfig
-from tests.engines import running
 
 N = 8
 SAMPLING = SamplingConfig(temperature=1.5, max_tokens=48, seed=7)
 WAVE_ENDS = [1, 2, 4, 8]
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    lmm = InternVL(question_style="plain")
-    return TransformersEngine(lmm, lmm.load_model(), batch_size=128)
-
-
-@pytest.fixture(scope="module")
-def vllm(transformers):
-    with running(transformers.lmm) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.engine)])
-def engine(request):
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")

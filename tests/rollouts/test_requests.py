@@ -33,11 +33,6 @@ def vllm(transformers):
         yield engine
 
 
-@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.engine)])
-def engine(request):
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
     """Six questions, a picture each."""

@@ -8,14 +8,11 @@ from mstar_pl.data.format import split_steps
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.minivista import write_split
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.models import InternVL
 from mstar_pl.rewards import AllCorrect, AnswerReward
 from mstar_pl.rollouts.bootstrap import BootstrapConfig
 from mstar_pl.rollouts.pipeline import RolloutPipeline
 from mstar_pl.rollouts.second_chance import SecondChance
-from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, SamplingConfig
-from tests.engines import running
 
 SAMPLING = SamplingConfig(num_samples=2, temperature=1.0, max_tokens=48, seed=2)
 
@@ -29,22 +26,8 @@ class Liking(AnswerReward):
 
 
 @pytest.fixture(scope="module")
-def lmm():
-    return InternVL(question_style="plain")
-
-
-@pytest.fixture(scope="module")
 def prompts(tmp_path_factory):
     return read_prompts(write_split(tmp_path_factory.mktemp("minivista"), "train", 16, solutions=False))
-
-
-@pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.engine)])
-def engine(request, lmm):
-    if request.param == "transformers":
-        yield TransformersEngine(lmm, lmm.load_model())
-    else:
-        with running(lmm) as vllm:
-            yield vllm
 
 
 def sample(folder, engine, prompts, reward=None, sampling=SAMPLING, **chance):
@@ -73,7 +56,7 @@ def test_more_samples_are_the_next_ones_of_the_same_draws(engine, prompts, tmp_p
         assert more_metrics[name] == metrics[name], "of the samples that all prompts had"
 
 
-def test_a_restart_continues_a_liked_beginning(engine, lmm, prompts, tmp_path):
+def test_a_restart_continues_a_liked_beginning(engine, prompts, tmp_path):
     explaining = BootstrapConfig(style="plain", instruction="Explain the answer.")  # in steps, unlike answers
     asked = [replace(explaining.condition(prompt), answer="zero", answer_type="text") for prompt in prompts]
     again, _ = sample(tmp_path, engine, asked, Liking(), rounds=1, restart=True)
@@ -87,7 +70,7 @@ def test_a_restart_continues_a_liked_beginning(engine, lmm, prompts, tmp_path):
         restarted += 1
         for rollout, body in zip(rollouts[2:], bodies[2:], strict=True):
             assert body[0] == liked[0]
-            assert lmm.decode(list(rollout.token_ids)).strip() == rollout.text.strip()
+            assert engine.lmm.decode(list(rollout.token_ids)).strip() == rollout.text.strip()
     assert restarted > 1
 
 
