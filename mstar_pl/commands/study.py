@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
-import sys
-import time
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mstar_pl.types import InputError
 
 if TYPE_CHECKING:
-    from mstar_pl.evaluation.study import Step, Study
+    from mstar_pl.evaluation.study import Study
 
 
 def study(
@@ -29,6 +26,7 @@ def study(
     baseline: str = "warmup",
     against: str | None = None,
     only: list[str] | None = None,
+    jobs: int = 1,
     tables: bool = False,
 ) -> None:
     """Run recipes x seeds, write the tables and draw the figures.
@@ -49,11 +47,15 @@ def study(
         baseline: The step of each_seed whose policy the rows start from.
         against: A row that the tables also compare the others with.
         only: Run only these rows or other steps, and what they need.
+        jobs: How many steps run at a time. CPU cores and GPUs are divided among them.
         tables: Run nothing, write the tables.
     """
     from mstar_pl.evaluation.figures import figures
     from mstar_pl.evaluation.study import Study
+    from mstar_pl.evaluation.study_run import run_steps
 
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs}: must be at least 1")
     plan = Study(
         out=out,
         seeds=seeds,
@@ -69,35 +71,12 @@ def study(
     todo = [] if tables else [step for step in steps if not step.is_done()]
     if todo:
         _record_versions(out)
-    for number, step in enumerate(todo, start=1):
-        print(f"[{number}/{len(todo)}] {step.name}", flush=True)
-        _run(step)
-        _write(plan)
+        run_steps(todo, jobs, after=lambda: _write(plan))
     print(_write(plan))
     try:
         print(f"tables in {out}/tables, {len(figures(plan, out / 'figures'))} figures in {out}/figures")
     except ImportError as error:
         print(f"tables in {out}/tables, no figures ({error}; pip install mstar_pl[study])")
-
-
-def _run(step: Step) -> None:
-    """Run a step in a process of its own and mark it as complete."""
-    from mstar_pl.data.jsonl import write_json
-    from mstar_pl.evaluation.study import DONE
-
-    command = list(step.command)
-    if command[0] == "fit" and (step.folder / "checkpoints/last.ckpt").is_file():
-        command += ["--ckpt_path", "last"]
-    step.folder.mkdir(parents=True, exist_ok=True)
-    began, log = time.perf_counter(), step.folder / "log.txt"
-    with log.open("a", encoding="utf-8") as file:
-        code = subprocess.run(
-            [sys.executable, "-m", "mstar_pl", *command], stdout=file, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    if code:
-        raise InputError(f"{step.name}: failed with exit code {code}; read {log}, then start the study again")
-    seconds = round(time.perf_counter() - began, 1)
-    write_json(step.folder / DONE, {"command": list(step.command), "seconds": seconds})
 
 
 def _record_versions(out: Path) -> None:

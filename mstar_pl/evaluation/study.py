@@ -47,6 +47,10 @@ class Step:
             )
         return True
 
+    def needs(self, other: Step) -> bool:
+        """Tell whether the step may read what another one writes: its command mentions that one's folder."""
+        return any(f"{other.folder}/" in f"{argument}/" for argument in self.command)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:

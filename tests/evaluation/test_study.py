@@ -67,6 +67,13 @@ def test_steps_come_seed_by_seed_and_know_their_folders(plan, tmp_path):
     test = by_name["seed 2, b, test"]
     assert test.folder == tmp_path / "seed-2/b/test"
     assert test.command[2] == f"{tmp_path}/seed-2/b/policy"
+    read = {
+        step.name: {other.name for other in steps if step is not other and step.needs(other)}
+        for step in steps
+    }
+    assert read["seed 1, a"] == {"seed 1, mprm"}
+    assert read["seed 2, b, test"] == {"seed 2, b"}
+    assert read["seed 1, warmup"] == {"data"}
     assert json.loads(test.command[-1]) == {"question_style": "plain"}
 
 

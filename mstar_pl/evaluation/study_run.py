@@ -1,0 +1,104 @@
+"""Running the steps of a study, several at a time, each on its share of the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+
+from mstar_pl.data.jsonl import write_json
+from mstar_pl.evaluation.study import DONE, Step
+from mstar_pl.types import InputError
+
+_mine = threading.local()
+
+
+def run_steps(steps: Sequence[Step], jobs: int, after: Callable[[], object]) -> None:
+    """Run steps, each in a process of its own, as soon as those whose folders it mentions are complete.
+
+    Args:
+        steps: What is to be run, in an order in which it can be.
+        jobs: How many at a time. CPU cores and GPUs are divided among them: with two jobs on two cores, each
+            computes in one thread.
+        after: Called after each step, in this thread.
+
+    Raises:
+        InputError: A step failed. Those that run already come to their end, no further one is started.
+    """
+    shares: SimpleQueue[tuple[set[int], str | None]] = SimpleQueue()
+    for share in zip(_cores(jobs), _devices(jobs), strict=True):
+        shares.put(share)
+    waiting, running, failed = list(steps), dict[Future[None], Step](), list[Exception]()
+    with ThreadPoolExecutor(jobs, initializer=lambda: _take(*shares.get())) as pool:
+        while running or (waiting and not failed):
+            undone = [*running.values(), *waiting]
+            ready = [
+                step
+                for place, step in enumerate(undone)
+                if place >= len(running) and not any(step.needs(other) for other in undone[:place])
+            ]
+            for step in [] if failed else ready[: jobs - len(running)]:
+                print(f"[{len(steps) - len(waiting) + 1}/{len(steps)}] {step.name}", flush=True)
+                waiting.remove(step)
+                running[pool.submit(_run, step)] = step
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[future]
+                if error := future.exception():
+                    failed.append(error if isinstance(error, Exception) else InputError(str(error)))
+            after()
+    if failed:
+        raise failed[0]
+
+
+def _cores(jobs: int) -> list[set[int]]:
+    """Divide the cores that this process may use; with more jobs than cores they share."""
+    known = sorted(os.sched_getaffinity(0))
+    return [set(known[job::jobs] or known[job % len(known) :][:1]) for job in range(jobs)]
+
+
+def _devices(jobs: int) -> list[str | None]:
+    """Divide the GPUs, as values of CUDA_VISIBLE_DEVICES; None changes nothing."""
+    if jobs == 1:
+        return [None]
+    import torch
+
+    known = [str(device) for device in range(torch.cuda.device_count())]
+    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        known = named.split(",")
+    return [
+        ",".join(known[job::jobs] or known[job % len(known) :][:1]) if known else None for job in range(jobs)
+    ]
+
+
+def _take(cores: set[int], devices: str | None) -> None:
+    """Give this thread, and the processes that it starts, their share of the machine."""
+    os.sched_setaffinity(0, cores)
+    _mine.environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(cores)))}
+    if devices is not None:
+        _mine.environment["CUDA_VISIBLE_DEVICES"] = devices
+
+
+def _run(step: Step) -> None:
+    """Run a step in a process of its own and mark it as complete."""
+    command = list(step.command)
+    if command[0] == "fit" and (step.folder / "checkpoints/last.ckpt").is_file():
+        command += ["--ckpt_path", "last"]
+    step.folder.mkdir(parents=True, exist_ok=True)
+    began, log = time.perf_counter(), step.folder / "log.txt"
+    with log.open("a", encoding="utf-8") as file:
+        code = subprocess.run(
+            [sys.executable, "-m", "mstar_pl", *command],
+            env=_mine.environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    if code:
+        raise InputError(f"{step.name}: failed with exit code {code}; read {log}, then start the study again")
+    seconds = round(time.perf_counter() - began, 1)
+    write_json(step.folder / DONE, {"command": list(step.command), "seconds": seconds})
