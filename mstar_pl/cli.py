@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -54,7 +55,10 @@ mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, or 2 after a one-line error about the user's input."""
+    """Run a command and return its exit code: 0, or 2 after a one-line error about the user's input.
+
+    After SIGTERM the process leaves with 75 (EX_TEMPFAIL): to be started again.
+    """
     argv = list(sys.argv[1:] if args is None else args)
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -64,6 +68,8 @@ def main(args: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]!r}?" if close else "see mstar-pl --help"
         return _fail(f"unknown command {argv[0]!r}; {hint}")
     _quiet()
+    if args is None:  # what was sampled is kept; a training waits for a moment to save (Interruption)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     try:
         if argv[0] in TRAINING:
             argv = with_bases(argv)

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from mstar_pl.data.durable import put_back, written_whole
+from mstar_pl.loops import SelfEvolvingTrainer
 from mstar_pl.loops._lightning import FolderCheckpoint
+from mstar_pl.loops.interruption import Interruption
 from mstar_pl.types import InputError
 
 
@@ -18,6 +21,8 @@ class ResumeCheckpoint(FolderCheckpoint):
     It is written at the end of each epoch and, if wanted, every few optimizer steps, but then only between
     two optimizer steps inside an epoch: a checkpoint between accumulated micro-batches, or on the last batch
     of an epoch, would lose batches or hooks on resumption. Random-number states are kept with it.
+
+    After SIGTERM or SIGUSR1 it saves at the next such moment and ends the run with exit code 75.
 
     Args:
         every_n_steps: Optimizer steps between checkpoints inside an epoch; 0 saves at epoch ends only.
@@ -64,7 +69,8 @@ class ResumeCheckpoint(FolderCheckpoint):
     ) -> None:
         """Save every `every_n_steps` optimizer steps, between two of them."""
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
-        if self.every_n_steps and between_steps and trainer.global_step % self.every_n_steps == 0:
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if between_steps and (due or _interruption(trainer).received):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,4 +98,13 @@ class ResumeCheckpoint(FolderCheckpoint):
         if getattr(trainer, "fast_dev_run", False):
             return
         assert self.dirpath is not None
-        trainer.save_checkpoint(str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"))
+        # Lightning writes in the system's temporary folder and moves the file, which is a copy between disks.
+        last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        put_back(last)
+        with written_whole(last) as temporary:
+            trainer.save_checkpoint(temporary)
+        _interruption(trainer).end_if_asked()
+
+
+def _interruption(trainer: Trainer) -> Interruption:
+    return trainer.interruption if isinstance(trainer, SelfEvolvingTrainer) else Interruption()

@@ -54,6 +54,7 @@ def bootstrap(
             policy's export recorded.
     """
     from mstar_pl.data.collate import is_plain
+    from mstar_pl.data.durable import locked
     from mstar_pl.data.format import ANSWER_CONDITION
     from mstar_pl.data.jsonl import write_json, write_jsonl
     from mstar_pl.data.labelled import read_labelled
@@ -75,11 +76,12 @@ def bootstrap(
     labelled = read_labelled(prompts, limit)
     fingerprint = run_fingerprint(settings, Path(adapter.path), prompts)
     asked = [config.condition(prompt) for prompt in labelled]
-    sampler = start_engine(engine, adapter, asked, max_tokens, max_model_len)
-    manifest, found = explain(sampler, labelled, sampling, config, out / "responses", fingerprint, shard)
-    kept = [one for one in found if is_plain(adapter, one)]
-    write_jsonl(out / "train.jsonl", (one.to_json() for one in kept))
-    write_json(out / "report.json", {"settings": settings, **manifest["metrics"]})
+    with locked(out):
+        sampler = start_engine(engine, adapter, asked, max_tokens, max_model_len)
+        manifest, found = explain(sampler, labelled, sampling, config, out / "responses", fingerprint, shard)
+        kept = [one for one in found if is_plain(adapter, one)]
+        write_jsonl(out / "train.jsonl", (one.to_json() for one in kept))
+        write_json(out / "report.json", {"settings": settings, **manifest["metrics"]})
     print(
         f"{manifest['num_rows']} responses to {len(labelled)} prompts, "
         f"{manifest['metrics']['bootstrap/leaks']:.0f} betray the answer, {len(kept)} kept of "

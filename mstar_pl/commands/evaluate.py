@@ -47,6 +47,7 @@ def evaluate(
         temperature: Their temperature.
         process_reward: Folder of the process reward model that ranks them; needed with `samples`.
     """
+    from mstar_pl.data.durable import locked
     from mstar_pl.data.labelled import read_labelled
     from mstar_pl.evaluation import evaluate as running
     from mstar_pl.evaluation.verifier import verify
@@ -60,7 +61,6 @@ def evaluate(
     before = running.read_outcomes(baseline) if baseline else None
     adapter = adapter_for(policy, **(lmm or {}))
     out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"
-    out.mkdir(parents=True, exist_ok=True)
     sampling = SamplingConfig(max_tokens=max_tokens)
     settings = running.run_settings(
         sampling,
@@ -72,13 +72,14 @@ def evaluate(
         num_prompts=len(prompts),
     )
     fingerprint = running.run_fingerprint(settings, Path(adapter.path), data)
-    sampler = start_engine(engine, adapter, prompts, max_tokens, max_model_len)
-    rows = running.answer_prompts(sampler, prompts, sampling, rules, out, fingerprint)
-    _report(out, running.write_results(out, rows, settings), baseline, before)
-    if judge is not None:
-        drawn = SamplingConfig(num_samples=samples, temperature=temperature, max_tokens=max_tokens)
-        greedy = {row["id"]: row["outcome"] for row in rows}
-        print(verify(sampler, prompts, greedy, drawn, judge, out, fingerprint))
+    with locked(out):
+        sampler = start_engine(engine, adapter, prompts, max_tokens, max_model_len)
+        rows = running.answer_prompts(sampler, prompts, sampling, rules, out, fingerprint)
+        _report(out, running.write_results(out, rows, settings), baseline, before)
+        if judge is not None:
+            drawn = SamplingConfig(num_samples=samples, temperature=temperature, max_tokens=max_tokens)
+            greedy = {row["id"]: row["outcome"] for row in rows}
+            print(verify(sampler, prompts, greedy, drawn, judge, out, fingerprint))
 
 
 def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: dict[str, str] | None) -> None:

@@ -65,6 +65,7 @@ def label(
         lmm: Options of the LMM adapter as JSON; default is what the policy's export recorded.
     """
     from mstar_pl.data.collate import is_plain
+    from mstar_pl.data.durable import locked
     from mstar_pl.data.jsonl import write_json, write_jsonl
     from mstar_pl.evaluation.evaluate import run_fingerprint, run_settings
     from mstar_pl.models import adapter_for
@@ -84,18 +85,21 @@ def label(
         limit=limit,
     )
     fingerprint = run_fingerprint(settings, Path(adapter.path), prompts)
-    sampler = start_engine(engine, adapter, asked, sampling.max_tokens, max_model_len)
-    sampled = given or _sample(sampler, asked, num_responses, sampling, out, fingerprint, shard)
-    examples = [example for example in sampled if is_plain(adapter, example)]
-    if not examples:
-        raise InputError("no response is left to label: all were cut off or spell special tokens")
-    labeller = StepLabeller(sampler, sampling, labels)
-    manifest = labeller.run(examples, out / "labels", fingerprint, shard)
-    held_out = _held_out(asked, val_percent)
-    records = list(read_labels(out / "labels"))
-    for name, wanted in ((TRAIN, False), (VAL, True)):
-        write_jsonl(out / name, (one.to_json() for one in records if (one.prompt.id in held_out) == wanted))
-    write_json(out / REPORT, {"settings": settings, **manifest["metrics"]})
+    with locked(out):
+        sampler = start_engine(engine, adapter, asked, sampling.max_tokens, max_model_len)
+        sampled = given or _sample(sampler, asked, num_responses, sampling, out, fingerprint, shard)
+        examples = [example for example in sampled if is_plain(adapter, example)]
+        if not examples:
+            raise InputError("no response is left to label: all were cut off or spell special tokens")
+        labeller = StepLabeller(sampler, sampling, labels)
+        manifest = labeller.run(examples, out / "labels", fingerprint, shard)
+        held_out = _held_out(asked, val_percent)
+        records = list(read_labels(out / "labels"))
+        for name, wanted in ((TRAIN, False), (VAL, True)):
+            write_jsonl(
+                out / name, (one.to_json() for one in records if (one.prompt.id in held_out) == wanted)
+            )
+        write_json(out / REPORT, {"settings": settings, **manifest["metrics"]})
     _print(manifest["metrics"], records, out)
 
 

@@ -50,6 +50,7 @@ def study(
         jobs: How many steps run at a time. CPU cores and GPUs are divided among them.
         tables: Run nothing, write the tables.
     """
+    from mstar_pl.data.durable import locked
     from mstar_pl.evaluation.figures import figures
     from mstar_pl.evaluation.study import Study
     from mstar_pl.evaluation.study_run import run_steps
@@ -70,8 +71,9 @@ def study(
     steps = list(plan.steps(only))
     todo = [] if tables else [step for step in steps if not step.is_done()]
     if todo:
-        _record_versions(out)
-        run_steps(todo, jobs, after=lambda: _write(plan))
+        with locked(out):
+            _record_versions(out)
+            run_steps(todo, jobs, after=lambda: _write(plan))
     print(_write(plan))
     try:
         print(f"tables in {out}/tables, {len(figures(plan, out / 'figures'))} figures in {out}/figures")

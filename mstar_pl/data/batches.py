@@ -166,6 +166,11 @@ class ResumableLoader:
             self._taken += 1
             yield batch
 
+    def examples(self, batches: range) -> list[int]:
+        """Return the positions in the data set of the examples of micro-batches of the current epoch."""
+        plan = self._plan(self._epoch())
+        return [index for batch in batches for index in plan[batch].indices]
+
     def state_dict(self) -> dict[str, int]:
         """Return the number of batches taken of the current epoch."""
         return {"taken": self._taken}

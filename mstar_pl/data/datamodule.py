@@ -178,7 +178,7 @@ class PolicyDataModule(LightningDataModule):
         def plan(epoch: int) -> list[MicroBatch]:
             return plan_epoch(self._plan(), data.lengths, data.num_losses, self.seed, epoch, rank)
 
-        return ResumableLoader(
+        self._train_loader = ResumableLoader(
             data,
             plan,
             partial(_collate, self.collate, self._encoder),
@@ -186,6 +186,12 @@ class PolicyDataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
         )
+        return self._train_loader
+
+    def prompt_ids(self, batches: range) -> list[str]:
+        """Return the prompts of micro-batches of the current epoch, on this process."""
+        examples = self.example_sets["train"].examples
+        return [examples[index].prompt.id for index in self._train_loader.examples(batches)]
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation loader, or nothing where no file is configured."""

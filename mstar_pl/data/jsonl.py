@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mstar_pl.data.durable import written_whole
 from mstar_pl.types import Example, InputError, Prompt
 
 Record = TypeVar("Record")
@@ -37,21 +38,17 @@ def read_examples(path: str | Path) -> list[Example]:
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows under a temporary name and rename: a half-written file is never taken for a whole one."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-    temporary.replace(path)
     return path
 
 
 def write_json(path: str | Path, value: Mapping[str, Any]) -> Path:
     """Write one indented JSON object, whole or not at all, as `write_jsonl` does."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return path
 
 

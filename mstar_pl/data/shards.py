@@ -9,7 +9,6 @@ Shards are written under a temporary name and renamed: a crash loses the shard b
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mstar_pl.data.durable import written_whole
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.types import InputError
 
@@ -83,9 +83,8 @@ class ShardFolder:
         number = len(list(self.folder.glob(f"rank-{rank}-*.parquet")))
         path = self.folder / f"rank-{rank}-{number:05d}.parquet"
         table = pa.Table.from_pylist(list(rows), self.schema.with_metadata({_FINGERPRINT: fingerprint}))
-        temporary = self.folder / f".{path.name}.{os.getpid()}.tmp"
-        pq.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
         return path
 
     def finish(self, fingerprint: str, metrics: Mapping[str, float], **further: Any) -> dict[str, Any]:

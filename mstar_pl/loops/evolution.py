@@ -76,6 +76,8 @@ class Evolution:
         restart_policy: Train each iteration from the initial weights; samples come from the last policy.
         restart_optimizer: Start optimizer and learning-rate schedule anew in each iteration.
         shard_prompts: Prompts sampled between two writes to the rollout store.
+        max_degenerate: Largest share of responses that are empty, cut off or end in a loop; above it the run
+            stops before it trains. None trains on whatever was selected.
         parity_tolerance: Largest difference in nats between engine and training model in the probe after the
             first weight sync; None takes 0.02 in float32 and 0.5 in bfloat16.
 
@@ -94,6 +96,7 @@ class Evolution:
         restart_policy: bool = False,
         restart_optimizer: bool = False,
         shard_prompts: int = 256,
+        max_degenerate: float | None = 0.8,
         parity_tolerance: float | None = None,
     ) -> None:
         self.engine = engine
@@ -105,6 +108,7 @@ class Evolution:
         self.restart_policy = restart_policy
         self.restart_optimizer = restart_optimizer
         self.shard_prompts = shard_prompts
+        self.max_degenerate = max_degenerate
         self.parity_tolerance = parity_tolerance
         if self.second_chance.restart and not isinstance(self.reward, StepReward):
             raise InputError(

@@ -19,12 +19,14 @@ from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
+from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
 from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.rollouts.pipeline import RolloutPipeline, Summary
+from mstar_pl.rollouts.summary import FAULTS
 from mstar_pl.types import InputError, Prompt, SamplingConfig
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,16 @@ class GenerationLoop(StatefulLoop):
     Args:
         trainer: The trainer.
         evolution: The settings.
+        interruption: A request to end.
+
+    Attributes:
+        is_saved: Whether the run can be resumed from here; between shards it ends then on request.
     """
 
-    def __init__(self, trainer: Trainer, evolution: Evolution) -> None:
+    def __init__(self, trainer: Trainer, evolution: Evolution, interruption: Interruption) -> None:
         super().__init__(trainer)
         self.evolution = evolution
+        self.interruption = interruption
         self.temperature = evolution.sampling.temperature
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._logged: dict[str, float] = {}
@@ -50,6 +57,7 @@ class GenerationLoop(StatefulLoop):
         self._engine: RolloutEngine | None = None
         self._synced_step = -1
         self._probed = False
+        self.is_saved = True
 
     def on_save_checkpoint(self) -> dict[str, Any]:
         """Return the temperature and what the rollouts being trained on depend on."""
@@ -74,7 +82,7 @@ class GenerationLoop(StatefulLoop):
         """Fill the iteration in the store, unless it is there already, and log its scalars.
 
         Raises:
-            InputError: Nothing was selected, so there is nothing to train on.
+            InputError: Nothing was selected, so there is nothing to train on, or the policy has collapsed.
         """
         manifest = self.fill(
             self.data.store,
@@ -95,6 +103,15 @@ class GenerationLoop(StatefulLoop):
             metrics["reward/selected"],
             100 * metrics["reward/solved_prompts"],
         )
+        limit = self.evolution.max_degenerate
+        if limit is not None and metrics.get("rollout/degenerate", 0.0) > limit:
+            faults = ", ".join(f"{name} {metrics[f'rollout/{name}']:.0%}" for name in FAULTS)
+            raise InputError(
+                f"iteration {iteration}: {metrics['rollout/degenerate']:.0%} of the responses are degenerate "
+                f"({faults}); the policy has collapsed, or sampling.max_tokens is too small. Read "
+                f"{self.data.store.folder(iteration)}, or allow more with "
+                "trainer.evolution.init_args.max_degenerate"
+            )
         if not metrics["reward/selected"]:
             raise InputError(
                 f"iteration {iteration}: none of {manifest['num_rows']} responses was selected at "
@@ -150,7 +167,9 @@ class GenerationLoop(StatefulLoop):
             if isinstance(reward, ModelReward):
                 reward.wake(str(self.trainer.strategy.root_device))
             title = store.root.name
-            manifest = pipeline.run(engine, prompts, samplings, iteration, found, summary, title)
+            manifest = pipeline.run(
+                engine, prompts, samplings, iteration, found, summary, title, after_shard=self._end_if_asked
+            )
         for name, key in zip(seconds, ("rollout/seconds", "reward/seconds"), strict=True):
             self.seconds[name] += manifest["metrics"][key]
         return manifest
@@ -212,6 +231,10 @@ class GenerationLoop(StatefulLoop):
                 "set data.class_path to mstar_pl.data.evolving.SelfEvolvingDataModule"
             )
         return data
+
+    def _end_if_asked(self) -> None:
+        if self.is_saved:
+            self.interruption.end_if_asked()
 
     def _sleep(self) -> None:
         """Give the memory of engine and reward to training."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-from mstar_pl.loops._lightning import PhasedFitLoop, install
+from mstar_pl.data.durable import locked
+from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, install
 from mstar_pl.loops.evolution import Evolution
 from mstar_pl.loops.generation import GenerationLoop
+from mstar_pl.loops.interruption import Interruption
 from mstar_pl.loops.measurement import Evaluation, Measurement
 from mstar_pl.types import InputError
 
@@ -28,9 +32,9 @@ class SelfEvolvingLoop(PhasedFitLoop):
         evolution: The settings.
     """
 
-    def __init__(self, trainer: Trainer, evolution: Evolution) -> None:
+    def __init__(self, trainer: SelfEvolvingTrainer, evolution: Evolution) -> None:
         super().__init__(trainer)
-        self.generation = GenerationLoop(trainer, evolution)
+        self.generation = GenerationLoop(trainer, evolution, trainer.interruption)
         self.measurement = Measurement(self.generation)
         self._began = self._training_began = 0.0
 
@@ -57,6 +61,7 @@ class SelfEvolvingLoop(PhasedFitLoop):
             InputError: The run goes on inside an iteration whose rollouts are gone.
         """
         self.generation.start()
+        self.generation.is_saved = True
         if resumed:
             if not self.is_ready(epoch):
                 raise InputError(
@@ -74,6 +79,7 @@ class SelfEvolvingLoop(PhasedFitLoop):
     def after_epoch(self, epoch: int) -> None:
         """Measure the policy."""
         self.generation.seconds["train/seconds"] += time.perf_counter() - self._training_began
+        self.generation.is_saved = False
         self.measurement.evaluate(epoch + 1)
         self.generation.log_seconds()
 
@@ -91,10 +97,31 @@ class SelfEvolvingTrainer(Trainer):
 
     def __init__(self, *args: Any, evolution: Evolution | None = None, **kwargs: Any) -> None:
         super().__init__(*args, reload_dataloaders_every_n_epochs=1, **kwargs)
+        self.interruption = Interruption()
         if evolution is not None:
             if self.world_size > 1:
                 raise InputError("self-evolving training runs in one process; set trainer.devices: 1")
             install(self, SelfEvolvingLoop(self, evolution))
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Train as Lightning's Trainer does, alone in `default_root_dir`.
+
+        Raises:
+            InputError: Another run is at work there.
+            Interrupted: The scheduler asked the run to end, and everything is saved.
+        """
+        alone = self.is_global_zero and not getattr(self, "fast_dev_run", False)
+        with locked(Path(self.default_root_dir)) if alone else nullcontext(), self.interruption.watched():
+            super().fit(*args, **kwargs)
+
+    @property
+    def received_sigterm(self) -> bool:
+        """Whether Lightning's loops are to end the run: never where a checkpoint callback of ours does.
+
+        They would end it after any micro-batch, with nothing saved.
+        """
+        saved = any(isinstance(callback, FolderCheckpoint) for callback in self.checkpoint_callbacks)
+        return super().received_sigterm and not saved
 
     @property
     def evolving(self) -> SelfEvolvingLoop | None:

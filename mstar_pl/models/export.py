@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +10,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from mstar_pl.data.durable import put_back, written_whole
 from mstar_pl.data.format import STEP_SEPARATOR
 from mstar_pl.models.families import ADAPTER_FILE
 from mstar_pl.models.lmm import LMM
@@ -101,24 +100,18 @@ def _export(
     card: str,
     read_out: StepReadOut | None = None,
 ) -> Path:
-    """Write under a temporary name and rename: a half-written export is never taken for a whole one."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    """Write all of a model; a half-written export is never taken for a whole one."""
     plain = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
-    with merged_weights(model) as state:
-        plain.save_pretrained(temporary, state_dict=state)
-    if read_out is not None and read_out.head is not None:
-        save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
-    lmm.processor.save_pretrained(temporary)
-    adapter = {"class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}", "init_args": lmm.options}
-    if read_out is not None:
-        adapter["process_reward"] = read_out.options
-    (temporary / ADAPTER_FILE).write_text(json.dumps(adapter, indent=2) + "\n")
-    (temporary / "README.md").write_text(card)
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    put_back(folder)
+    with written_whole(folder) as temporary:
+        with merged_weights(model) as state:
+            plain.save_pretrained(temporary, state_dict=state)
+        if read_out is not None and read_out.head is not None:
+            save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
+        lmm.processor.save_pretrained(temporary)
+        adapter = {"class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}", "init_args": lmm.options}
+        if read_out is not None:
+            adapter["process_reward"] = read_out.options
+        (temporary / ADAPTER_FILE).write_text(json.dumps(adapter, indent=2) + "\n")
+        (temporary / "README.md").write_text(card)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -9,8 +10,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins.precision import HalfPrecision
 from peft import PeftModel
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.jsonl import write_json
 from mstar_pl.models import LMM, Group, LoRA
 from mstar_pl.types import InputError
 
@@ -75,6 +81,42 @@ class LMMModule(LightningModule):
         scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop at a loss that is not finite, before it reaches the weights."""
+        if not loss.isfinite():
+            self._diverged("loss", 1)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stop at gradients that are not finite; with `16-mixed` the scaler skips such a step."""
+        gradients = [one.grad for one in self.parameters() if one.grad is not None]
+        if self.trainer.precision != "16-mixed" and not _whole(get_total_norm(gradients)).isfinite():
+            self._diverged("gradient", self.trainer.accumulate_grad_batches)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the last checkpoint rather than to replace it by weights that are not finite."""
+        for name, weight in self.named_parameters():
+            if not _whole(weight.detach().isfinite().all()):
+                self._diverged(f"weight {name}", 1)
+
+    def _diverged(self, what: str, num_batches: int) -> None:
+        """Write down which prompts the last micro-batches held, and end the run.
+
+        Raises:
+            InputError: Always; says what can be done.
+        """
+        data, last = self.trainer.datamodule, self.trainer.fit_loop.epoch_loop.batch_idx  # type: ignore[attr-defined]
+        batches = range(max(0, last + 1 - num_batches), last + 1)
+        found = {"what": what, "epoch": self.trainer.current_epoch, "step": self.trainer.global_step}
+        if isinstance(data, PolicyDataModule):
+            found["prompt_ids"] = data.prompt_ids(batches)
+        name = f"diverged-rank-{self.trainer.global_rank}.json"
+        file = write_json(Path(self.trainer.default_root_dir) / name, found)
+        raise InputError(
+            f"step {self.trainer.global_step}: the {what} is not finite; the prompts of its batch are in "
+            f"{file}. Look at them, lower the learning rate or set trainer.gradient_clip_val, and go on from "
+            "the last checkpoint with --ckpt_path last"
+        )
+
     def step_share(self, losses: Tensor, step_weight: Tensor) -> Tensor:
         """Return a micro-batch's share of the optimizer step's mean loss.
 
@@ -85,3 +127,8 @@ class LMMModule(LightningModule):
         # Lightning divides by the accumulated micro-batches and the strategy averages over processes.
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return losses.sum() * scale / step_weight
+
+
+def _whole(value: Tensor) -> Tensor:
+    """Return a value that may be spread over processes."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

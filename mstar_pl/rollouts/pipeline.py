@@ -57,6 +57,7 @@ class RolloutPipeline:
         summary: Summary | None = None,
         title: str = "iteration",
         rank: int = 0,
+        after_shard: Callable[[], object] = lambda: None,
     ) -> dict[str, Any]:
         """Sample, score and select what the store does not hold yet, and return the manifest.
 
@@ -69,6 +70,7 @@ class RolloutPipeline:
             summary: Function from the groups to the metrics of the manifest; default is `summarise`.
             title: Name of the progress bar.
             rank: The process.
+            after_shard: Called after each shard; what it raises loses none.
         """
         done = self.store.begin(iteration, fingerprint)
         todo = [prompt for prompt in prompts if prompt.id not in done]
@@ -98,6 +100,7 @@ class RolloutPipeline:
                     f"{count['tokens'] / seconds['generate']:,.0f} tokens/s, "
                     f"{count['selected'] / max(1, count['rollouts']):.0%} accepted"
                 )
+                after_shard()
         groups = self.store.groups(iteration)
         metrics = summary(groups) if summary else summarise(groups, samplings[0].num_samples)
         metrics |= {"rollout/seconds": seconds["generate"], "reward/seconds": seconds["score"]}

@@ -11,14 +11,18 @@ from mstar_pl.metrics.pass_at_k import pass_at_k
 from mstar_pl.rewards.answer import grade_extraction
 from mstar_pl.types import OutcomeName, ScoredGroup
 
+FAULTS = ("truncated", "empty", "repetitive")
+"""What makes a response degenerate."""
+
 
 def summarise(groups: Iterable[ScoredGroup], num_samples: int | None = None) -> dict[str, float]:
     """Return the scalars of an iteration.
 
     Pass@1 and Pass@K (unbiased) are means over the labelled prompts with a decided response among the first K
     rollouts; undecided responses count neither as correct nor as wrong. `pseudo/agreement` is the share of
-    the unlabelled prompts with a pseudo answer for which it is the true one, where that is known. All shares
-    are of rollouts unless they say otherwise.
+    the unlabelled prompts with a pseudo answer for which it is the true one, where that is known. Degenerate
+    are responses that are empty, were cut off at the token limit, or end in a loop. All shares are of
+    rollouts unless they say otherwise.
 
     Args:
         groups: The iteration, K rollouts a group; more of prompts that were given a second chance.
@@ -50,7 +54,14 @@ def summarise(groups: Iterable[ScoredGroup], num_samples: int | None = None) -> 
         count["rollouts"] += len(rollouts)
         count["selected"] += len(scored.selected)
         count["trained prompts"] += bool(scored.selected)
-        count["truncated"] += sum(rollout.finish_reason == "length" for rollout in rollouts)
+        for rollout in rollouts:
+            faults = (
+                rollout.finish_reason == "length",
+                not rollout.text.strip(),
+                is_repetitive(rollout.token_ids),
+            )
+            count.update(dict(zip(FAULTS, faults, strict=True)))
+            count["degenerate"] += any(faults)
         count["duplicate"] += len(rollouts) - len({rollout.text.strip() for rollout in rollouts})
         length += sum(len(rollout.token_ids) for rollout in rollouts)
         kept[scored.group.prompt.task.replace(" ", "_")] += len(scored.selected)
@@ -61,7 +72,7 @@ def summarise(groups: Iterable[ScoredGroup], num_samples: int | None = None) -> 
         "rollout/samples": count["rollouts"],
         "rollout/weight_version": version,
         "rollout/response_length": length / total,
-        "rollout/truncated": count["truncated"] / total,
+        **{f"rollout/{fault}": count[fault] / total for fault in (*FAULTS, "degenerate")},
         "rollout/duplicate": count["duplicate"] / total,
         "reward/undecided": count["undecided"] / total,
         "reward/selected": count["selected"],
@@ -76,6 +87,20 @@ def summarise(groups: Iterable[ScoredGroup], num_samples: int | None = None) -> 
         metrics |= {"pseudo/agreement": fmean(known)} if known else {}
     metrics |= _passes(labelled, num_samples or min(map(len, labelled), default=0))
     return {name: float(value) for name, value in metrics.items()}
+
+
+def is_repetitive(token_ids: Sequence[int], times: int = 4, least: int = 16) -> bool:
+    """Tell whether a response ends in a loop: the same tokens `times` times in a row, `least` or more in all.
+
+    >>> is_repetitive([5, 6] + [7, 8, 9, 7, 8, 9] * 3), is_repetitive([1, 2, 3] * 3), is_repetitive([1] * 12)
+    (True, False, False)
+    """
+    for period in range(1, len(token_ids) // times + 1):
+        if token_ids[-1 - period] == token_ids[-1]:
+            tail = token_ids[-period * max(times, -(-least // period)) :]
+            if len(tail) >= least and tail[period:] == tail[:-period]:
+                return True
+    return False
 
 
 def _passes(labelled: Sequence[Sequence[OutcomeName]], num_samples: int) -> dict[str, float]:

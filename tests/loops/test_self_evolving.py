@@ -193,7 +193,7 @@ def test_a_changed_temperature_wins_over_the_checkpoint(files, tmp_path):
 def test_another_rendering_of_the_prompts_is_another_training_set(files, tmp_path):
     for instruction in (None, "Explain the answer."):
         module = {"lmm": InternVL(question_style="plain", instruction=instruction)}
-        evolve(tmp_path, files, transformers, module=module, trainer={"max_epochs": 1})
+        evolve(tmp_path, files, transformers, module=module, trainer={"max_epochs": 1}, max_degenerate=None)
     assert (tmp_path / "rollouts" / "iteration-0000.stale-1").is_dir()
 
 
@@ -228,3 +228,17 @@ def test_without_evolution_the_trainer_only_trains(files, tmp_path):
     )
     assert trainer.evaluation is None
     assert (tmp_path / "policy" / "config.json").is_file()
+
+
+def test_a_collapsed_policy_does_not_train_on_its_noise(files, tmp_path):
+    """Two tokens are no room for an answer: all responses are cut off."""
+    sampling = replace(SAMPLING, max_tokens=2)
+    with pytest.raises(
+        InputError,
+        match=r"iteration 0: 100% of the responses are degenerate \(truncated 100%, .*max_degenerate",
+    ):
+        evolve(tmp_path, files, transformers, sampling=sampling)
+    manifest = RolloutStore(tmp_path / "rollouts").manifest(0)
+    assert manifest["metrics"]["rollout/degenerate"] == 1.0
+    with pytest.raises(InputError, match="none of 96 responses was selected"):
+        evolve(tmp_path, files, transformers, sampling=sampling, max_degenerate=None)

@@ -44,7 +44,7 @@ def run(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[callback or ResumeCheckpoint()],
+        callbacks=callback or ResumeCheckpoint(),
         **options,
     )
     trainer.fit(policy, datamodule, ckpt_path=ckpt_path)

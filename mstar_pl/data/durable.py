@@ -1,0 +1,93 @@
+"""Outputs that are whole or not there, and folders that one run has at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from mstar_pl.types import InputError
+
+LOCK = ".lock"
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; the file or folder written there takes its place at the end.
+
+    A file takes it in one step. A folder cannot: the former one is moved aside first, and `put_back` undoes
+    that where the process died between the two steps.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            path.rename(old)
+        temporary.replace(path)
+    finally:
+        _remove(temporary)
+    _remove(old)
+
+
+def put_back(path: Path) -> None:
+    """Clean up after a process that died while it wrote `path`; no other one may be writing there."""
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        if path.exists():
+            _remove(old)
+        else:
+            old.rename(path)
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        _remove(temporary)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Have a folder for this process alone; the system gives it back when the process dies.
+
+    Raises:
+        InputError: Another process has it; names host, process and since when.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: is in use by {_owner(file.name)}; wait for it, stop it, or give another folder"
+            ) from None
+        except OSError as error:
+            log.warning("%s: cannot be locked (%s); nothing keeps a second run out", folder, error)
+        if left := _owner(file.name):
+            log.warning("%s: %s ended without giving the folder back; it is taken over", folder, left)
+        file.truncate(0)
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _owner(lock: str) -> str:
+    """Return who wrote a lock, or nothing."""
+    try:
+        owner = json.loads(Path(lock).read_text(encoding="utf-8"))
+        return f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
+    except (ValueError, KeyError):
+        return ""
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
