@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from jsonargparse import ArgumentError, auto_cli
 
 from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
-from mstar_pl.commands.data import hide, minivista, steps
+from mstar_pl.commands.data import check, hide, minivista, steps
 from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.grade import grade
 from mstar_pl.commands.label import label
@@ -40,6 +41,7 @@ training, configured by YAML files and options (LightningCLI):
 
 data and evaluation:
   data       write data sets:      mstar-pl data minivista --out runs/minivista
+             list faulty rows:     mstar-pl data check --source prompts.jsonl --policy runs/sft/policy
   bootstrap  let a base model explain given answers, and keep the right explanations for a warm-up:
                                    mstar-pl bootstrap --config configs/bootstrap.yaml
   label      label the steps of a policy's own responses by Monte Carlo, to train a process reward model:
@@ -88,11 +90,34 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except ArgumentError as error:
         return _fail(_one_line(str(error)))
+    except (OSError, RuntimeError) as error:
+        if (advice := _advice(error)) is None:
+            raise
+        return _fail(f"{_one_line(str(error))}; {advice}")
     return 0
 
 
+def _advice(error: Exception) -> str | None:
+    """Say what can be done where the machine is at its end; None where it is not."""
+    if isinstance(error, OSError):
+        full = "make room and start again: what is complete stays (fit: --ckpt_path last)"
+        return full if error.errno == errno.ENOSPC or "No space left" in str(error) else None
+    small = (
+        "lower data.micro_batch_size or set model.gradient_checkpointing (training), lower the engine's "
+        "gpu_memory_utilization, max_num_seqs or cpu_kv_cache_gib (sampling), then start again"
+    )
+    lacking = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return small if lacking else None
+
+
 COMMANDS: dict[str, Any] = {
-    "data": {"_help": "Write data sets.", "minivista": minivista, "hide": hide, "steps": steps},
+    "data": {
+        "_help": "Write and check data sets.",
+        "check": check,
+        "minivista": minivista,
+        "hide": hide,
+        "steps": steps,
+    },
     "bootstrap": bootstrap,
     "label": label,
     "score": score,

@@ -20,6 +20,9 @@ OutcomeName = Literal["correct", "wrong", "undecided"]
 QUESTION_TYPES: tuple[QuestionType, ...] = ("free_form", "multi_choice")
 ANSWER_TYPES: tuple[AnswerType, ...] = ("text", "integer", "float", "list")
 
+MAX_TEXT = 100_000
+"""Most characters of a question, an answer or a choice."""
+
 
 class InputError(ValueError):
     """The user's input is at fault; the message names the place and the fix on one line."""
@@ -124,6 +127,9 @@ class Prompt:
     def _check(self) -> None:
         if not self.id:
             raise ValueError("field 'id' is empty")
+        for text in (self.id, self.question, self.answer or "", *(self.choices or ())):
+            if len(text) > MAX_TEXT:
+                raise ValueError(f"{text[:20]!r}… has {len(text)} characters, over {MAX_TEXT}")
         if not self.question.strip():
             raise ValueError("field 'question' is empty")
         if self.question_type not in QUESTION_TYPES:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mstar_pl.data.jsonl import read_prompts, write_jsonl
 from mstar_pl.data.labelled import hide_answers
 from mstar_pl.data.step_formats import StepFormat, read_steps, write_steps
+from mstar_pl.types import InputError
 
 
 def minivista(
@@ -71,3 +73,42 @@ def steps(
     """
     records = read_steps(source, source_format, image_root)
     print(f"wrote {write_steps(out, records, to)} from {len(records)} responses")
+
+
+def check(
+    source: Path,
+    policy: str | None = None,
+    max_length: int = 4096,
+    images_within: str | None = None,
+    out: Path | None = None,
+    lmm: dict[str, Any] | None = None,
+) -> None:
+    """List every faulty line of a file of prompts or of examples, before anything expensive starts.
+
+    Checked are encoding, fields, ids, and each image, by decoding it; with a policy also special tokens in
+    the texts, and lengths. The exit code is 2 if there is a fault.
+
+    Args:
+        source: Prompt JSONL file, with or without responses.
+        policy: Hugging Face folder of the model that will read it, or 'embedded'.
+        max_length: Most tokens of prompt and response.
+        images_within: Folder in which all images must lie; default allows any path.
+        out: JSONL file to write the lines without fault to, with absolute image paths.
+        lmm: Options of the LMM adapter as JSON; default is what the policy's export recorded.
+    """
+    from mstar_pl.data.check import check_file
+
+    adapter = None
+    if policy is not None:
+        from mstar_pl.models import adapter_for
+
+        adapter = adapter_for(policy, **(lmm or {}))
+    checked = check_file(source, adapter, max_length, images_within)
+    for line, problem in sorted(checked.problems.items()):
+        print(f"{source}:{line}: {problem}")
+    if out is not None:
+        write_jsonl(out, (record.to_json() for record in checked.good))
+        print(f"wrote {out} ({len(checked.good)} rows)")
+    if checked.problems:
+        raise InputError(f"{source}: {len(checked.problems)} of {checked.num_rows} rows are faulty")
+    print(f"{source}: {checked.num_rows} rows, no fault")

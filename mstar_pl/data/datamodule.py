@@ -109,6 +109,7 @@ class PolicyDataModule(LightningDataModule):
         bucket_steps: Optimizer steps whose examples are sorted by length together; 1 turns bucketing off.
         num_workers: Processes that decode images and collate; 0 does it in the training process.
         verify_images: Decode every training image once before training.
+        images_within: Folder in which all images must lie; None allows any path.
         seed: Seed of the order of the examples.
     """
 
@@ -129,6 +130,7 @@ class PolicyDataModule(LightningDataModule):
         bucket_steps: int = 16,
         num_workers: int = 0,
         verify_images: bool = True,
+        images_within: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -141,6 +143,7 @@ class PolicyDataModule(LightningDataModule):
         self.bucket_steps = bucket_steps
         self.num_workers = num_workers
         self.verify_images = verify_images
+        self.images_within = images_within
         self.seed = seed
         self.example_sets: dict[str, ExampleSet] = {}
         self.prompt_sets: dict[str, list[Prompt]] = {}
@@ -246,7 +249,7 @@ class PolicyDataModule(LightningDataModule):
 
     def _verify(self, prompts: list[Prompt], path: str) -> None:
         if self.verify_images and (self.trainer is None or self.trainer.is_global_zero):
-            verify_images(prompts, path)
+            verify_images(prompts, path, self.images_within)
 
     def _path(self, split: str) -> str:
         path = self.paths[split]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from os import cpu_count
@@ -54,28 +54,37 @@ def image_size(path: str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def verify_images(prompts: Iterable[Prompt], source: str) -> None:
+def verify_images(prompts: Iterable[Prompt], source: str, within: str | None = None) -> None:
     """Decode every image once and report the first that fails, before anything expensive starts.
 
     Args:
         prompts: The prompts.
-        source: Name of the data file, for messages and the progress bar.
+        source: Name of the data file, for messages.
+        within: Folder in which all images must lie, symbolic links followed; None allows any path.
 
     Raises:
-        InputError: An image cannot be decoded; names the data file, the prompt and the image.
+        InputError: An image cannot be decoded or lies elsewhere; names data file, prompt and image.
     """
     owner = {image: prompt.id for prompt in prompts for image in prompt.images}
+    for image, problem in image_problems(owner, within):
+        raise InputError(f"{source}: prompt {owner[image]!r}: {problem}")
+
+
+def image_problems(images: Collection[str], within: str | None = None) -> Iterator[tuple[str, str]]:
+    """Decode images, and yield path and fault of each that cannot be used; see `verify_images`."""
+    root = None if within is None else Path(within).resolve()
     with ThreadPoolExecutor(cpu_count()) as pool:
-        results = pool.map(_problem, owner)
-        for image, problem in zip(
-            owner, tqdm(results, "checking images", len(owner), leave=False, delay=2), strict=True
-        ):
-            if problem:
-                pool.shutdown(cancel_futures=True)
-                raise InputError(f"{source}: prompt {owner[image]!r}: {problem}")
+        try:
+            results = pool.map(lambda image: _problem(image, root), images)
+            results = tqdm(results, "checking images", len(images), leave=False, delay=2)
+            yield from ((image, found) for image, found in zip(images, results, strict=True) if found)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _problem(path: str) -> str | None:
+def _problem(path: str, root: Path | None) -> str | None:
+    if root is not None and not Path(path).resolve().is_relative_to(root):
+        return f"{path}: lies outside of {root}"
     try:
         load_image(path)
     except InputError as error:

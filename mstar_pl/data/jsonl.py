@@ -32,7 +32,7 @@ def read_examples(path: str | Path) -> list[Example]:
         InputError: As `read_prompts`; also when a line has no response.
     """
     # One prompt may have several responses, so ids may repeat here.
-    return _read(Path(path), _example)
+    return _read(Path(path), decode_example)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -56,30 +56,66 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line number, object)` for each line that is not blank.
 
     Raises:
-        InputError: The file cannot be read as UTF-8, or a line is not a JSON object.
+        InputError: The file is missing, or a line is not a JSON object in UTF-8; names file and line.
     """
+    for number, row in scan(path, lambda row, _: row):
+        if isinstance(row, InputError):
+            raise row
+        yield number, row
+
+
+def scan(
+    path: Path,
+    decode: Callable[[dict[str, Any], Path], Record],
+    unique: Callable[[Record], str] | None = None,
+) -> Iterator[tuple[int, Record | InputError]]:
+    """Decode a JSONL file line by line; a line that is at fault gives its error instead of a record.
+
+    Args:
+        path: The file.
+        decode: Function from an object and the file's folder to a record; a `ValueError` is the line's fault.
+        unique: Function to what must not occur twice.
+
+    Raises:
+        InputError: The file is missing, or a folder.
+    """
+    seen: dict[str, int] = {}
+    for number, line in _lines(path):
+        try:
+            record = decode(_object(line), path.parent)
+            if unique is not None and (first := seen.setdefault(unique(record), number)) != number:
+                raise ValueError(
+                    f"id {unique(record)!r} was already used in line {first}; ids must be unique"
+                )
+        except ValueError as error:
+            yield number, InputError(f"{path}:{number}: {error}")
+        else:
+            yield number, record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, _object(path, number, line)
+                    yield number, line
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder; give the JSONL file inside it") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file to UTF-8"
-        ) from None
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise InputError(f"{path}:{number}: not valid JSON ({error}); write one JSON object a line") from None
+        row = json.loads(line.decode(), parse_constant=_refuse_constant)
+        if b"\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no character
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise ValueError(f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON ({error}); write one JSON object a line") from None
     if not isinstance(row, dict):
-        raise InputError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
+        raise ValueError(f"expected a JSON object, got {type(row).__name__}")
     return row
 
 
@@ -92,34 +128,23 @@ def _read(
     decode: Callable[[dict[str, Any], Path], Record],
     unique: Callable[[Record], str] | None = None,
 ) -> list[Record]:
-    """Decode every line of a JSONL file.
-
-    Args:
-        path: The file.
-        decode: Function from an object and the file's folder to a record; a `ValueError` is the line's fault.
-        unique: Function to what must not occur twice.
+    """Decode every line of a JSONL file; see `scan`.
 
     Raises:
         InputError: The file is missing, empty, or a line is malformed; names file, line and reason.
     """
     records: list[Record] = []
-    seen: dict[str, int] = {}
-    for number, row in read_rows(path):
-        try:
-            record = decode(row, path.parent)
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: {error}") from None
-        if unique is not None and (first := seen.setdefault(unique(record), number)) != number:
-            raise InputError(
-                f"{path}:{number}: id {unique(record)!r} was already used in line {first}; ids must be unique"
-            )
+    for _, record in scan(path, decode, unique):
+        if isinstance(record, InputError):
+            raise InputError(f"{record} (mstar-pl data check lists all such lines)")
         records.append(record)
     if not records:
         raise InputError(f"{path}: no rows; the data set is empty")
     return records
 
 
-def _example(row: dict[str, Any], root: Path) -> Example:
+def decode_example(row: dict[str, Any], root: Path) -> Example:
+    """Read an example and make its image paths absolute."""
     example = Example.from_json(row)
     return replace(example, prompt=anchor(example.prompt, root))
 

@@ -78,6 +78,8 @@ class Evolution:
         shard_prompts: Prompts sampled between two writes to the rollout store.
         max_degenerate: Largest share of responses that are empty, cut off or end in a loop; above it the run
             stops before it trains. None trains on whatever was selected.
+        engine_timeout: Minutes after which an engine that still works on a shard is taken to hang, and the
+            process leaves with exit code 75; None waits.
         parity_tolerance: Largest difference in nats between engine and training model in the probe after the
             first weight sync; None takes 0.02 in float32 and 0.5 in bfloat16.
 
@@ -97,6 +99,7 @@ class Evolution:
         restart_optimizer: bool = False,
         shard_prompts: int = 256,
         max_degenerate: float | None = 0.8,
+        engine_timeout: float | None = 120.0,
         parity_tolerance: float | None = None,
     ) -> None:
         self.engine = engine
@@ -109,6 +112,7 @@ class Evolution:
         self.restart_optimizer = restart_optimizer
         self.shard_prompts = shard_prompts
         self.max_degenerate = max_degenerate
+        self.engine_timeout = engine_timeout
         self.parity_tolerance = parity_tolerance
         if self.second_chance.restart and not isinstance(self.reward, StepReward):
             raise InputError(

@@ -7,7 +7,9 @@ import resource
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
+from mstar_pl.loops.health import check_disk, check_rollouts
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
@@ -26,10 +29,12 @@ from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.rollouts.pipeline import RolloutPipeline, Summary
-from mstar_pl.rollouts.summary import FAULTS
 from mstar_pl.types import InputError, Prompt, SamplingConfig
 
 log = logging.getLogger(__name__)
+
+BYTES_PER_TOKEN = 4
+"""Of a sampled token in the store, at most: text and number, compressed."""
 
 
 class GenerationLoop(StatefulLoop):
@@ -84,10 +89,12 @@ class GenerationLoop(StatefulLoop):
         Raises:
             InputError: Nothing was selected, so there is nothing to train on, or the policy has collapsed.
         """
+        prompts = self.data.interval_prompts(iteration)
+        self._check_disk(iteration, len(prompts))
         manifest = self.fill(
             self.data.store,
             iteration,
-            self.data.interval_prompts(iteration),
+            prompts,
             [replace(self.evolution.sampling, temperature=self.temperature)],
             selection=self.evolution.selection,
         )
@@ -103,21 +110,8 @@ class GenerationLoop(StatefulLoop):
             metrics["reward/selected"],
             100 * metrics["reward/solved_prompts"],
         )
-        limit = self.evolution.max_degenerate
-        if limit is not None and metrics.get("rollout/degenerate", 0.0) > limit:
-            faults = ", ".join(f"{name} {metrics[f'rollout/{name}']:.0%}" for name in FAULTS)
-            raise InputError(
-                f"iteration {iteration}: {metrics['rollout/degenerate']:.0%} of the responses are degenerate "
-                f"({faults}); the policy has collapsed, or sampling.max_tokens is too small. Read "
-                f"{self.data.store.folder(iteration)}, or allow more with "
-                "trainer.evolution.init_args.max_degenerate"
-            )
-        if not metrics["reward/selected"]:
-            raise InputError(
-                f"iteration {iteration}: none of {manifest['num_rows']} responses was selected at "
-                f"temperature {self.temperature} (Pass@1 {metrics.get('reward/pass@1', 0):.3f}); warm the "
-                "policy up first, lower the temperature, draw more samples, or loosen the selection"
-            )
+        folder = self.data.store.folder(iteration)
+        check_rollouts(iteration, manifest, folder, self.temperature, self.evolution.max_degenerate)
 
     def fill(
         self,
@@ -132,6 +126,8 @@ class GenerationLoop(StatefulLoop):
         seconds: tuple[str, str] = ("rollout/seconds", "reward/seconds"),
     ) -> dict[str, Any]:
         """Fill an iteration of a store from the current policy, unless it is there, and return the manifest.
+
+        An engine that fails is started once more and goes on behind the last shard; the draws are the same.
 
         Args:
             store: The store.
@@ -158,18 +154,40 @@ class GenerationLoop(StatefulLoop):
         manifest = store.manifest(iteration)
         if manifest is not None and manifest["fingerprint"] == found:
             return manifest
-        self.start()
-        with isolate_rng():
-            pipeline = RolloutPipeline(
-                store, reward, selection, self.evolution.shard_prompts, self.evolution.second_chance
-            )
-            engine = self._synced_engine()
-            if isinstance(reward, ModelReward):
-                reward.wake(str(self.trainer.strategy.root_device))
-            title = store.root.name
-            manifest = pipeline.run(
-                engine, prompts, samplings, iteration, found, summary, title, after_shard=self._end_if_asked
-            )
+        pipeline = RolloutPipeline(
+            store,
+            reward,
+            selection,
+            self.evolution.shard_prompts,
+            self.evolution.second_chance,
+            timeout=60 * self.evolution.engine_timeout if self.evolution.engine_timeout else None,
+        )
+
+        def sample() -> dict[str, Any]:
+            self.start()
+            with isolate_rng():
+                engine = self._synced_engine()
+                if isinstance(reward, ModelReward):
+                    reward.wake(str(self.trainer.strategy.root_device))
+                return pipeline.run(
+                    engine,
+                    prompts,
+                    samplings,
+                    iteration,
+                    found,
+                    summary,
+                    title=store.root.name,
+                    after_shard=self._end_if_asked,
+                )
+
+        try:
+            manifest = sample()
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            log.exception("the engine failed (%s: %s); starting it once more", type(error).__name__, error)
+            self._drop_engine()
+            manifest = sample()
         for name, key in zip(seconds, ("rollout/seconds", "reward/seconds"), strict=True):
             self.seconds[name] += manifest["metrics"][key]
         return manifest
@@ -232,9 +250,26 @@ class GenerationLoop(StatefulLoop):
             )
         return data
 
+    def _check_disk(self, iteration: int, num_prompts: int) -> None:
+        """Refuse an iteration for whose rollouts, checkpoint and export the disk has no room."""
+        sampling, root = self.evolution.sampling, Path(self.trainer.default_root_dir)
+        rollouts = num_prompts * sampling.num_samples * sampling.max_tokens * BYTES_PER_TOKEN
+        # A checkpoint holds weights and two moments, an export the weights; each beside its forerunner.
+        state = sum(
+            weight.numel() * weight.element_size() * (4 if weight.requires_grad else 2)
+            for weight in self.trainer.lightning_module.parameters()
+        )
+        check_disk(root, rollouts + state, f"rollouts and checkpoint of iteration {iteration}")
+
     def _end_if_asked(self) -> None:
         if self.is_saved:
             self.interruption.end_if_asked()
+
+    def _drop_engine(self) -> None:
+        if self._engine is not None:
+            with suppress(Exception):  # it is broken already
+                self._engine.close()
+        self._engine, self._synced_step, self._probed = None, -1, False
 
     def _sleep(self) -> None:
         """Give the memory of engine and reward to training."""

@@ -111,9 +111,17 @@ class LMM:
     # Prompts and responses
 
     def render(self, prompt: Prompt) -> str:
-        """Return the prompt in the chat template, one unexpanded placeholder an image."""
-        lines = [render_question(prompt, self.question_style), *filter(None, [self.instruction])]
-        return self.chat("\n".join(lines), len(prompt.images))
+        """Return the prompt in the chat template, one unexpanded placeholder an image.
+
+        Raises:
+            InputError: Its text spells a special token, which would become an image or end the turn.
+        """
+        text = "\n".join([render_question(prompt, self.question_style), *filter(None, [self.instruction])])
+        if found := self._special_text.search(text):
+            raise InputError(
+                f"prompt {prompt.id!r} spells the special token {found[0]!r}; change its text, or remove it"
+            )
+        return self.chat(text, len(prompt.images))
 
     def chat(self, text: str, num_images: int) -> str:
         """Return one user turn in the family's chat template, images before the text.
@@ -161,12 +169,19 @@ class LMM:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
     def num_prompt_tokens(self, prompt: Prompt) -> int:
-        """Return the tokens of a prompt, its image tokens included, from the images' headers alone."""
+        """Return the tokens of a prompt, its image tokens included, from the images' headers alone.
+
+        Raises:
+            InputError: The processor takes no image of this shape, or the text spells a special token.
+        """
         num_text = len(self.tokenizer.encode(self.render(prompt), add_special_tokens=False))
         if not prompt.images:
             return num_text
         sizes = [image_size(image) for image in prompt.images]
-        counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
+        try:
+            counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
+        except ValueError as error:
+            raise InputError(f"prompt {prompt.id!r}: {', '.join(prompt.images)}: {error}") from None
         return num_text - len(sizes) + sum(counts["num_image_tokens"])
 
     # Tokens
@@ -199,6 +214,13 @@ class LMM:
         special = {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special}
         special |= set(getattr(self.processor, "image_token_ids", None) or ())
         return tuple(sorted(special - set(self.stop_token_ids)))
+
+    @cached_property
+    def _special_text(self) -> re.Pattern[str]:
+        """All spellings of special tokens, the longest first."""
+        tokens = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        tokens |= {getattr(self.processor, name, None) or "" for name in ("image_token", "video_token")}
+        return re.compile("|".join(map(re.escape, sorted(tokens - {""}, key=len, reverse=True))) or "(?!)")
 
     # Parts of the model
 

@@ -107,6 +107,10 @@ class RolloutEngine(ABC):
     def sleep(self) -> None:
         """Free the accelerator's memory; weights are lost until the next `load_policy`."""
 
+    def close(self) -> None:
+        """Give everything back; the engine is not used any more."""
+        self.sleep()
+
     @abstractmethod
     def wake(self) -> None:
         """Take the memory back; `load_policy` must follow before `generate`."""

@@ -16,6 +16,7 @@ from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import Request, RolloutEngine
 from mstar_pl.rollouts.second_chance import SecondChance, extended
 from mstar_pl.rollouts.summary import summarise
+from mstar_pl.rollouts.watchdog import watchdog
 from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig, ScoredGroup
 
 Summary = Callable[[Iterable[ScoredGroup]], dict[str, float]]
@@ -31,6 +32,7 @@ class RolloutPipeline:
         shard_prompts: Prompts of one shard and one call of the engine. A crash loses at most one shard; a
             call of the engine ends with its slowest response.
         second_chance: More samples for prompts of which nothing was selected.
+        timeout: Seconds after which an engine that still works on a shard is taken to hang; None waits.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class RolloutPipeline:
         selection: Selection | None,
         shard_prompts: int = 256,
         second_chance: SecondChance | None = None,
+        timeout: float | None = None,
     ) -> None:
         self.store = store
         self.reward = reward
         self.selection = selection
         self.shard_prompts = shard_prompts
         self.second_chance = second_chance or SecondChance()
+        self.timeout = timeout
 
     def run(
         self,
@@ -82,16 +86,13 @@ class RolloutPipeline:
         with bar:
             for start in range(0, len(todo), self.shard_prompts):
                 batch = todo[start : start + self.shard_prompts]
-                scored = self._sample(
-                    engine,
-                    [
-                        Request(prompt=prompt, sampling=sampling, iteration=iteration)
-                        for prompt in batch
-                        for sampling in samplings
-                    ],
-                    seconds,
-                    count,
-                )
+                requests = [
+                    Request(prompt=prompt, sampling=sampling, iteration=iteration)
+                    for prompt in batch
+                    for sampling in samplings
+                ]
+                with watchdog(self.timeout, f"the engine, {title} {iteration}"):
+                    scored = self._sample(engine, requests, seconds, count)
                 self.store.append(iteration, scored, fingerprint, rank)
                 count["rollouts"] += sum(len(one.group.rollouts) for one in scored)
                 count["selected"] += sum(len(one.selected) for one in scored)

@@ -49,7 +49,7 @@ def test_measurements_have_no_second_chance(files, tmp_path):
 
 
 def test_an_interrupted_iteration_goes_on_with_its_second_chances(files, tmp_path):
-    class Crash(Exception):
+    class Crash(BaseException):
         pass
 
     class Failing(TransformersEngine):

@@ -103,7 +103,7 @@ def test_an_empty_selection_stops_with_the_reason(files, tmp_path):
 def test_rollouts_of_an_interrupted_iteration_are_used(files, tmp_path):
     """A crash loses the shard being filled; the rest is not sampled again."""
 
-    class Crash(Exception):
+    class Crash(BaseException):
         pass
 
     class Counting(TransformersEngine):

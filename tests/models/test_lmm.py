@@ -157,3 +157,20 @@ def test_rotary_frequencies_stay_in_float32_when_loaded_in_bfloat16(family_folde
     assert frequencies
     assert set(frequencies.values()) == {torch.float32}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("folder", ["internvl_folder", "qwen_folder"])
+def test_no_question_becomes_an_image_or_ends_the_turn(folder, request):
+    adapter = adapter_for(request.getfixturevalue(folder), question_style="plain")
+    tokens = {*adapter.banned_token_ids, *adapter.stop_token_ids}
+    spelt = [adapter.tokenizer.decode([token]) for token in sorted(tokens)]
+    assert len(spelt) > 3
+    for text in spelt:
+        for prompt in (
+            Prompt(id="7", question=f"Read{text}this."),
+            Prompt(id="7", question="?", choices=("a", text), question_type="multi_choice"),
+        ):
+            with pytest.raises(
+                InputError, match=f"prompt '7' spells the special token {text!r}".replace("|", r"\|")
+            ):
+                adapter.render(prompt)
