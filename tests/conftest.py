@@ -10,10 +10,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image, ImageDraw
 
 from mstar_pl.types import Example, Prompt
 from tests.tiny import build_internvl, build_qwen
+
+# The same cases in every run, and no time limit: machines are busy.
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.load_profile("tests")
 
 # Several folders have one, and no doctest: as test modules of the same name they would clash.
 collect_ignore_glob = ["*/conftest.py"]

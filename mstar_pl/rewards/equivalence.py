@@ -6,10 +6,14 @@ import re
 from enum import StrEnum
 
 from mstar_pl.rewards import symbolic
+from mstar_pl.rewards.bounded import is_bounded
 from mstar_pl.rewards.choices import find_choice
 from mstar_pl.rewards.markup import fold, plain
 from mstar_pl.rewards.quantity import Quantity, find_quantities, parse_quantity, same_quantity
 from mstar_pl.types import Prompt
+
+MAX_ANSWER = 1_000
+"""Characters of an answer; longer ones are compared as text."""
 
 _MATHS = re.compile(
     r"\\[a-zA-Z]+|\^|√|π|=|\d\s*[*+]\s*\w|\bsqrt|\b[a-z]\s*[-+*/]\s*\w|\w\s*[-+*/]\s*[a-z]\b|^[\[(].*,",
@@ -22,8 +26,8 @@ class Outcome(StrEnum):
     """Result of checking an answer.
 
     `undecided` means that the checker could not tell: the prompt has no gold answer, or a symbolic comparison
-    ran out of time or crashed. It is never counted as wrong. A response without an answer, truncated or not,
-    is `wrong`.
+    would take too long, ran out of time or crashed. It is never counted as wrong. A response without an
+    answer, truncated or not, is `wrong`.
     """
 
     CORRECT = "correct"
@@ -50,6 +54,9 @@ def decide(candidate: str, prompt: Prompt) -> tuple[Outcome, str]:
     gold = prompt.answer
     if gold is None:
         return Outcome.UNDECIDED, "unlabelled"
+    same_text = re.sub(r"\s", "", fold(candidate)) == re.sub(r"\s", "", fold(gold))
+    if max(len(candidate), len(gold)) > MAX_ANSWER:
+        return _outcome(same_text), "text"
     if (
         prompt.question_type == "multi_choice"
         and (index := find_choice(candidate, prompt.choices or ())) is not None
@@ -57,7 +64,7 @@ def decide(candidate: str, prompt: Prompt) -> tuple[Outcome, str]:
         return _outcome((prompt.choices or ())[index] == gold), "choice"
     if prompt.answer_type == "list":
         return _outcome(_same_list(candidate, gold)), "list"
-    if re.sub(r"\s", "", fold(candidate)) == re.sub(r"\s", "", fold(gold)):
+    if same_text:
         return Outcome.CORRECT, "text"
     said, wanted = read_quantity(candidate), _gold_quantity(prompt)
     if said is not None and wanted is not None:
@@ -125,6 +132,8 @@ def _is_maths(text: str, quantity: Quantity | None) -> bool:
 def _decide_symbolically(
     candidate: str, gold: str, wanted: Quantity | None, precision: int | None
 ) -> Outcome:
+    if not (is_bounded(candidate) and is_bounded(gold)):
+        return Outcome.UNDECIDED
     comparison = symbolic.CHECKER.compare(gold, candidate)
     if comparison is None or comparison.equal is None:
         return Outcome.UNDECIDED

@@ -9,6 +9,12 @@ from mstar_pl.rewards.markup import plain
 from mstar_pl.rewards.prose import answer_in_prose, first_sentence, number_in
 from mstar_pl.types import Prompt
 
+MAX_READ = 8_000
+"""Characters at the end of a response in which its answer is looked for."""
+MAX_PHRASES = 20
+"""How many phrases that announce an answer are tried, from the last one backwards."""
+
+_OVERLONG = re.compile(r"\d{300,}|([^\S\n])\1{9,}|\n{9,}")
 _NEXT_TURN = re.compile(
     r"\n\s*(?:#+\s*)?(?:\*\*)?(?:Question|Human|User|Passage|Hint)\s*\d*\s*:", re.IGNORECASE
 )
@@ -28,7 +34,7 @@ def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) ->
 
     In this order: the text behind the last heading `# Answer`; the last `\boxed{}`; the text behind the last
     phrase like `answer is`; otherwise whatever the prose says that fits the type of the prompt's answer.
-    Options are returned as their letter.
+    Options are returned as their letter. Of a very long response only the end is read (`MAX_READ`).
 
     Args:
         response: The text of the response.
@@ -42,17 +48,24 @@ def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) ->
     >>> extract_answer("Nothing to see.", prompt) is None
     True
     """
-    text = cut_next_turn(response) if cut_run_on else response.strip()
+    response = _readable(response)
+    text = cut_next_turn(response) if cut_run_on else response
     headings = list(_HEADING.finditer(text))
     if headings:
         return _under_heading(text[headings[-1].end() :], prompt)
     if (boxed := last_boxed(text)) is not None:
         return _typed(boxed, prompt) or plain(boxed) or None
-    for match in reversed(list(_PHRASE.finditer(text))):
+    for match in list(_PHRASE.finditer(text))[: -MAX_PHRASES - 1 : -1]:
         span = first_sentence(text[match.end() :])
         if span and (found := _typed(span, prompt)):
             return found
     return answer_in_prose(text, prompt)
+
+
+def _readable(response: str) -> str:
+    """Return the end of a response, without what no answer has: endless numbers and blanks."""
+    end = response.strip()[-MAX_READ:]
+    return _OVERLONG.sub(lambda match: match[0][:2] if match[0].isspace() else "…", end).strip()
 
 
 def cut_next_turn(response: str) -> str:
@@ -74,13 +87,14 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"\boxed{1} so \boxed{\frac{1}{2}}")
     '\\frac{1}{2}'
     """
-    for start in reversed([match.end() for match in re.finditer(r"\\f?boxed\s*\{", text)]):
-        depth = 1
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start:end]
-    return None
+    starts = {match.end() - 1 for match in re.finditer(r"\\f?boxed\s*\{", text)}
+    last, opened = (-1, -1), list[int]()
+    for match in re.finditer(r"[{}]", text) if starts else ():
+        if match[0] == "{":
+            opened.append(match.start())
+        elif opened and (start := opened.pop()) in starts:
+            last = max(last, (start, match.start()))
+    return text[last[0] + 1 : last[1]] if last[0] >= 0 else None
 
 
 def _under_heading(tail: str, prompt: Prompt) -> str | None:

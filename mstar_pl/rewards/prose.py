@@ -88,7 +88,11 @@ def number_in(text: str, prompt: Prompt, *, last: bool = False) -> str | None:
         return result.rstrip(".")
     if re.match(r"\W*[\d.,]+\W*\s+or\s+\W*\d", stripped):
         return None
-    counted = [number for start, number in find_quantities(stripped) if _COUNT.search(stripped[:start])]
+    counted = [
+        number
+        for start, number in find_quantities(stripped)
+        if _COUNT.search(stripped[max(0, start - 60) : start])
+    ]
     if len(counted) == 1:
         return counted[0]
     numbers = [number for _, number in find_quantities(result) or find_quantities(stripped)]

@@ -6,6 +6,9 @@ import math
 import re
 from dataclasses import dataclass
 
+MAX_CHARACTERS = 400
+"""Of a number with its unit; a longer text is none."""
+
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -71,6 +74,8 @@ def parse_quantity(text: str) -> Quantity | None:
     (Quantity(value=45.0, unit='%'), None)
     """
     text = text.strip().rstrip(".")
+    if len(text) > MAX_CHARACTERS:
+        return None
     match = _WHOLE.fullmatch(text) or _WHOLE_WORD.fullmatch(text)
     if match is None:
         return None
