@@ -90,7 +90,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except ArgumentError as error:
         return _fail(_one_line(str(error)))
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         if (advice := _advice(error)) is None:
             raise
         return _fail(f"{_one_line(str(error))}; {advice}")
@@ -99,15 +99,15 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _advice(error: Exception) -> str | None:
     """Say what can be done where the machine is at its end; None where it is not."""
-    if isinstance(error, OSError):
-        full = "make room and start again: what is complete stays (fit: --ckpt_path last)"
-        return full if error.errno == errno.ENOSPC or "No space left" in str(error) else None
+    number, text = getattr(error, "errno", None), str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+        return "make room and start again: what is complete stays (fit: --ckpt_path last)"
     small = (
         "lower data.micro_batch_size or set model.gradient_checkpointing (training), lower the engine's "
         "gpu_memory_utilization, max_num_seqs or cpu_kv_cache_gib (sampling), then start again"
     )
-    lacking = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return small if lacking else None
+    lacking = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return small if lacking or number == errno.ENOMEM or "can't allocate memory" in text else None
 
 
 COMMANDS: dict[str, Any] = {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from mstar_pl.data.durable import put_back, written_whole
+from mstar_pl.data.durable import beside, put_back, written_whole
 from mstar_pl.loops import SelfEvolvingTrainer
 from mstar_pl.loops._lightning import FolderCheckpoint
-from mstar_pl.loops.interruption import Interruption
 from mstar_pl.types import InputError
 
 
@@ -70,7 +70,7 @@ class ResumeCheckpoint(FolderCheckpoint):
         """Save every `every_n_steps` optimizer steps, between two of them."""
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
-        if between_steps and (due or _interruption(trainer).received):
+        if between_steps and (_asked_to_end(trainer) or due):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,13 +98,21 @@ class ResumeCheckpoint(FolderCheckpoint):
         if getattr(trainer, "fast_dev_run", False):
             return
         assert self.dirpath is not None
-        # Lightning writes in the system's temporary folder and moves the file, which is a copy between disks.
         last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-        put_back(last)
-        with written_whole(last) as temporary:
+        alone = trainer.is_global_zero
+        if alone:
+            put_back(last)
+        trainer.strategy.barrier()
+        # Lightning writes in the system's temporary folder and moves the file, which is a copy between disks.
+        with written_whole(last, "run") if alone else nullcontext(beside(last, "run")) as temporary:
             trainer.save_checkpoint(temporary)
-        _interruption(trainer).end_if_asked()
+        trainer.strategy.barrier()
+        if _asked_to_end(trainer):
+            assert isinstance(trainer, SelfEvolvingTrainer)
+            trainer.interruption.end()
 
 
-def _interruption(trainer: Trainer) -> Interruption:
-    return trainer.interruption if isinstance(trainer, SelfEvolvingTrainer) else Interruption()
+def _asked_to_end(trainer: Trainer) -> bool:
+    """Tell whether a scheduler has asked any process to end; all processes must call it together."""
+    asked = isinstance(trainer, SelfEvolvingTrainer) and trainer.interruption.received is not None
+    return trainer.strategy.reduce_boolean_decision(asked, all=False)

@@ -85,8 +85,9 @@ def check(
 ) -> None:
     """List every faulty line of a file of prompts or of examples, before anything expensive starts.
 
-    Checked are encoding, fields, ids, and each image, by decoding it; with a policy also special tokens in
-    the texts, and lengths. The exit code is 2 if there is a fault.
+    Which of the two it is, the first row tells. Checked are encoding, fields, ids, and each image, by
+    decoding it; with a policy also special tokens in the texts, and lengths. The exit code is 2 if there is
+    a fault.
 
     Args:
         source: Prompt JSONL file, with or without responses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,17 +44,12 @@ def check_file(
         InputError: The file is missing.
     """
     checked, records, lines_of = Checked(), dict[int, Prompt | Example](), defaultdict[str, list[int]](list)
-    ids: dict[str, int] = {}
-    for number, record in scan(path, _decode):
+    for number, record in scan(path, _decoder(), _unique):
         checked.num_rows += 1
         if isinstance(record, InputError):
             checked.problems[number] = str(record).removeprefix(f"{path}:{number}: ")
             continue
         records[number] = record
-        if isinstance(record, Prompt) and (first := ids.setdefault(record.id, number)) != number:
-            checked.problems[number] = (
-                f"id {record.id!r} was already used in line {first}; ids must be unique"
-            )
         for image in _prompt(record).images:
             lines_of[image].append(number)
     for image, problem in image_problems(lines_of, within):
@@ -80,8 +76,19 @@ def _measure(encoder: Encoder, record: Prompt | Example, max_length: int) -> Non
         raise InputError(f"has {length} tokens, over max_length {max_length}")
 
 
-def _decode(row: dict[str, Any], root: Path) -> Prompt | Example:
-    return decode_example(row, root) if "response" in row else anchor(Prompt.from_json(row), root)
+def _decoder() -> Callable[[dict[str, Any], Path], Prompt | Example]:
+    """Return a function that reads all rows as the first one looks: with a response or without."""
+    kinds: list[bool] = []
+
+    def decode(row: dict[str, Any], root: Path) -> Prompt | Example:
+        kinds.append("response" in row)
+        return decode_example(row, root) if kinds[0] else anchor(Prompt.from_json(row), root)
+
+    return decode
+
+
+def _unique(record: Prompt | Example) -> str | None:
+    return record.id if isinstance(record, Prompt) else None
 
 
 def _prompt(record: Prompt | Example) -> Prompt:

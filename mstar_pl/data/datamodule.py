@@ -248,8 +248,8 @@ class PolicyDataModule(LightningDataModule):
         return fit_context(examples, measure, self.max_length, self.overlong, source)
 
     def _verify(self, prompts: list[Prompt], path: str) -> None:
-        if self.verify_images and (self.trainer is None or self.trainer.is_global_zero):
-            verify_images(prompts, path, self.images_within)
+        if self.trainer is None or self.trainer.is_global_zero:
+            verify_images(prompts, path, self.images_within, decode=self.verify_images)
 
     def _path(self, split: str) -> str:
         path = self.paths[split]

@@ -12,23 +12,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from mstar_pl.types import InputError
 
 LOCK = ".lock"
 
 log = logging.getLogger(__name__)
+_held: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    """Close the locks in a forked process: it must not hold them when its parent is dead."""
+    for file in _held:
+        os.close(file.fileno())
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, owner: str = "") -> Iterator[Path]:
     """Give a temporary name beside `path`; the file or folder written there takes its place at the end.
 
     A file takes it in one step. A folder cannot: the former one is moved aside first, and `put_back` undoes
     that where the process died between the two steps.
+
+    Args:
+        path: The output.
+        owner: Part of the temporary name; default is this process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    temporary, old = beside(path, owner), path.with_name(f".{path.name}.{owner or os.getpid()}.old")
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
@@ -37,6 +53,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         _remove(temporary)
     _remove(old)
+
+
+def beside(path: Path, owner: str = "") -> Path:
+    """Return the temporary name that `written_whole` gives."""
+    return path.with_name(f".{path.name}.{owner or os.getpid()}.tmp")
 
 
 def put_back(path: Path) -> None:
@@ -73,9 +94,11 @@ def locked(folder: Path) -> Iterator[None]:
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, file)
         file.flush()
+        _held.add(file)
         try:
             yield
         finally:
+            _held.discard(file)
             file.truncate(0)
 
 

@@ -54,39 +54,47 @@ def image_size(path: str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def verify_images(prompts: Iterable[Prompt], source: str, within: str | None = None) -> None:
+def verify_images(
+    prompts: Iterable[Prompt], source: str, within: str | None = None, decode: bool = True
+) -> None:
     """Decode every image once and report the first that fails, before anything expensive starts.
 
     Args:
         prompts: The prompts.
         source: Name of the data file, for messages.
         within: Folder in which all images must lie, symbolic links followed; None allows any path.
+        decode: Whether to decode them; the folder is checked in any case.
 
     Raises:
         InputError: An image cannot be decoded or lies elsewhere; names data file, prompt and image.
     """
     owner = {image: prompt.id for prompt in prompts for image in prompt.images}
-    for image, problem in image_problems(owner, within):
+    for image, problem in image_problems(owner, within, decode):
         raise InputError(f"{source}: prompt {owner[image]!r}: {problem}")
 
 
-def image_problems(images: Collection[str], within: str | None = None) -> Iterator[tuple[str, str]]:
+def image_problems(
+    images: Collection[str], within: str | None = None, decode: bool = True
+) -> Iterator[tuple[str, str]]:
     """Decode images, and yield path and fault of each that cannot be used; see `verify_images`."""
     root = None if within is None else Path(within).resolve()
+    if root is None and not decode:
+        return
     with ThreadPoolExecutor(cpu_count()) as pool:
         try:
-            results = pool.map(lambda image: _problem(image, root), images)
+            results = pool.map(lambda image: _problem(image, root, decode), images)
             results = tqdm(results, "checking images", len(images), leave=False, delay=2)
             yield from ((image, found) for image, found in zip(images, results, strict=True) if found)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _problem(path: str, root: Path | None) -> str | None:
+def _problem(path: str, root: Path | None, decode: bool) -> str | None:
     if root is not None and not Path(path).resolve().is_relative_to(root):
         return f"{path}: lies outside of {root}"
     try:
-        load_image(path)
+        if decode:
+            load_image(path)
     except InputError as error:
         return str(error)
     return None

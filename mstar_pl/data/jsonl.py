@@ -67,14 +67,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def scan(
     path: Path,
     decode: Callable[[dict[str, Any], Path], Record],
-    unique: Callable[[Record], str] | None = None,
+    unique: Callable[[Record], str | None] | None = None,
 ) -> Iterator[tuple[int, Record | InputError]]:
     """Decode a JSONL file line by line; a line that is at fault gives its error instead of a record.
 
     Args:
         path: The file.
         decode: Function from an object and the file's folder to a record; a `ValueError` is the line's fault.
-        unique: Function to what must not occur twice.
+        unique: Function to what must not occur twice; None may.
 
     Raises:
         InputError: The file is missing, or a folder.
@@ -83,10 +83,9 @@ def scan(
     for number, line in _lines(path):
         try:
             record = decode(_object(line), path.parent)
-            if unique is not None and (first := seen.setdefault(unique(record), number)) != number:
-                raise ValueError(
-                    f"id {unique(record)!r} was already used in line {first}; ids must be unique"
-                )
+            key = unique(record) if unique is not None else None
+            if key is not None and (first := seen.setdefault(key, number)) != number:
+                raise ValueError(f"id {key!r} was already used in line {first}; ids must be unique")
         except ValueError as error:
             yield number, InputError(f"{path}:{number}: {error}")
         else:

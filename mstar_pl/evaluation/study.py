@@ -49,7 +49,8 @@ class Step:
 
     def needs(self, other: Step) -> bool:
         """Tell whether the step may read what another one writes: its command mentions that one's folder."""
-        return any(f"{other.folder}/" in f"{argument}/" for argument in self.command)
+        folder = re.compile(re.escape(str(other.folder)) + r"(?![\w.-])")
+        return any(folder.search(argument) for argument in self.command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

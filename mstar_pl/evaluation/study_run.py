@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from queue import SimpleQueue
 
 from mstar_pl.data.jsonl import write_json
@@ -16,6 +17,7 @@ from mstar_pl.evaluation.study import DONE, Step
 from mstar_pl.types import InputError
 
 _mine = threading.local()
+_processes: set[subprocess.Popen[bytes]] = set()
 
 
 def run_steps(steps: Sequence[Step], jobs: int, after: Callable[[], object]) -> None:
@@ -29,12 +31,13 @@ def run_steps(steps: Sequence[Step], jobs: int, after: Callable[[], object]) -> 
 
     Raises:
         InputError: A step failed. Those that run already come to their end, no further one is started.
+        SystemExit: A step was asked to end (exit code 75); so is the study.
     """
     shares: SimpleQueue[tuple[set[int], str | None]] = SimpleQueue()
     for share in zip(_cores(jobs), _devices(jobs), strict=True):
         shares.put(share)
-    waiting, running, failed = list(steps), dict[Future[None], Step](), list[Exception]()
-    with ThreadPoolExecutor(jobs, initializer=lambda: _take(*shares.get())) as pool:
+    waiting, running, failed = list(steps), dict[Future[None], Step](), list[BaseException]()
+    with ThreadPoolExecutor(jobs, initializer=lambda: _take(*shares.get())) as pool, _ended():
         while running or (waiting and not failed):
             undone = [*running.values(), *waiting]
             ready = [
@@ -49,10 +52,21 @@ def run_steps(steps: Sequence[Step], jobs: int, after: Callable[[], object]) -> 
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 del running[future]
                 if error := future.exception():
-                    failed.append(error if isinstance(error, Exception) else InputError(str(error)))
+                    failed.append(error)
             after()
     if failed:
         raise failed[0]
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """End the processes of all steps when this one is to end."""
+    try:
+        yield
+    except BaseException:
+        for process in [*_processes]:
+            process.terminate()
+        raise
 
 
 def _cores(jobs: int) -> list[set[int]]:
@@ -78,7 +92,7 @@ def _devices(jobs: int) -> list[str | None]:
 def _take(cores: set[int], devices: str | None) -> None:
     """Give this thread, and the processes that it starts, their share of the machine."""
     os.sched_setaffinity(0, cores)
-    _mine.environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(len(cores)))}
+    _mine.environment = {"OMP_NUM_THREADS": str(len(cores))} | os.environ
     if devices is not None:
         _mine.environment["CUDA_VISIBLE_DEVICES"] = devices
 
@@ -91,13 +105,17 @@ def _run(step: Step) -> None:
     step.folder.mkdir(parents=True, exist_ok=True)
     began, log = time.perf_counter(), step.folder / "log.txt"
     with log.open("a", encoding="utf-8") as file:
-        code = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "mstar_pl", *command],
             env=_mine.environment,
             stdout=file,
             stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
+        )
+        _processes.add(process)
+        code = process.wait()
+        _processes.discard(process)
+    if code == os.EX_TEMPFAIL:
+        raise SystemExit(code)
     if code:
         raise InputError(f"{step.name}: failed with exit code {code}; read {log}, then start the study again")
     seconds = round(time.perf_counter() - began, 1)

@@ -26,7 +26,7 @@ from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
 from mstar_pl.rewards.selection import Selection
-from mstar_pl.rollouts.engine import RolloutEngine
+from mstar_pl.rollouts.engine import EngineError, RolloutEngine
 from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.rollouts.pipeline import RolloutPipeline, Summary
 from mstar_pl.types import InputError, Prompt, SamplingConfig
@@ -34,7 +34,7 @@ from mstar_pl.types import InputError, Prompt, SamplingConfig
 log = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN = 4
-"""Of a sampled token in the store, at most: text and number, compressed."""
+"""Of a sampled token in the store, generously: text and number, compressed (1.4 were measured)."""
 
 
 class GenerationLoop(StatefulLoop):
@@ -90,7 +90,8 @@ class GenerationLoop(StatefulLoop):
             InputError: Nothing was selected, so there is nothing to train on, or the policy has collapsed.
         """
         prompts = self.data.interval_prompts(iteration)
-        self._check_disk(iteration, len(prompts))
+        if not self.is_complete(iteration):
+            self._check_disk(iteration, len(prompts))
         manifest = self.fill(
             self.data.store,
             iteration,
@@ -182,10 +183,8 @@ class GenerationLoop(StatefulLoop):
 
         try:
             manifest = sample()
-        except (InputError, OSError):
-            raise
-        except Exception as error:
-            log.exception("the engine failed (%s: %s); starting it once more", type(error).__name__, error)
+        except EngineError as error:
+            log.exception("the engine failed (%s); starting it once more", error)
             self._drop_engine()
             manifest = sample()
         for name, key in zip(seconds, ("rollout/seconds", "reward/seconds"), strict=True):
@@ -253,7 +252,9 @@ class GenerationLoop(StatefulLoop):
     def _check_disk(self, iteration: int, num_prompts: int) -> None:
         """Refuse an iteration for whose rollouts, checkpoint and export the disk has no room."""
         sampling, root = self.evolution.sampling, Path(self.trainer.default_root_dir)
-        rollouts = num_prompts * sampling.num_samples * sampling.max_tokens * BYTES_PER_TOKEN
+        former = self.data.store.manifest(iteration - 1) if iteration else None
+        length = former["metrics"]["rollout/response_length"] if former else sampling.max_tokens / 4
+        rollouts = int(num_prompts * sampling.num_samples * length * BYTES_PER_TOKEN)
         # A checkpoint holds weights and two moments, an export the weights; each beside its forerunner.
         state = sum(
             weight.numel() * weight.element_size() * (4 if weight.requires_grad else 2)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take the machine away; SIGUSR1 is usual with Slurm's `--signal`."""
@@ -49,11 +50,17 @@ class Interruption:
             Interrupted: It has.
         """
         if self.received:
-            log.warning(
-                "ended by %s; nothing is lost, go on with the same command and --ckpt_path last",
-                self.received.name,
-            )
-            raise Interrupted
+            self.end()
+
+    def end(self) -> NoReturn:
+        """End the run; everything is saved.
+
+        Raises:
+            Interrupted: Always.
+        """
+        name = self.received.name if self.received else "a signal to another process"
+        log.warning("ended by %s; nothing is lost, go on with the same command and --ckpt_path last", name)
+        raise Interrupted
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mstar_pl.data.durable import locked
 from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, install
 from mstar_pl.loops.evolution import Evolution
 from mstar_pl.loops.generation import GenerationLoop
-from mstar_pl.loops.interruption import Interruption
+from mstar_pl.loops.interruption import Interrupted, Interruption
 from mstar_pl.loops.measurement import Evaluation, Measurement
 from mstar_pl.types import InputError
 
@@ -108,11 +109,17 @@ class SelfEvolvingTrainer(Trainer):
 
         Raises:
             InputError: Another run is at work there.
-            Interrupted: The scheduler asked the run to end, and everything is saved.
+            Interrupted: The scheduler asked the run to end. With a `ResumeCheckpoint` everything is saved.
         """
         alone = self.is_global_zero and not getattr(self, "fast_dev_run", False)
-        with locked(Path(self.default_root_dir)) if alone else nullcontext(), self.interruption.watched():
-            super().fit(*args, **kwargs)
+        with (
+            locked(Path(self.default_root_dir)) if alone else nullcontext(),
+            self.interruption.watched() if self._saves else nullcontext(),
+        ):
+            try:
+                super().fit(*args, **kwargs)
+            except SIGTERMException:
+                raise Interrupted from None
 
     @property
     def received_sigterm(self) -> bool:
@@ -120,8 +127,11 @@ class SelfEvolvingTrainer(Trainer):
 
         They would end it after any micro-batch, with nothing saved.
         """
-        saved = any(isinstance(callback, FolderCheckpoint) for callback in self.checkpoint_callbacks)
-        return super().received_sigterm and not saved
+        return super().received_sigterm and not self._saves
+
+    @property
+    def _saves(self) -> bool:
+        return any(isinstance(callback, FolderCheckpoint) for callback in self.checkpoint_callbacks)
 
     @property
     def evolving(self) -> SelfEvolvingLoop | None:

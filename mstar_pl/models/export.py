@@ -108,7 +108,7 @@ def _export(
             plain.save_pretrained(temporary, state_dict=state)
         if read_out is not None and read_out.head is not None:
             save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
-        lmm.processor.save_pretrained(temporary)
+        lmm.save_processor(temporary)
         adapter = {"class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}", "init_args": lmm.options}
         if read_out is not None:
             adapter["process_reward"] = read_out.options

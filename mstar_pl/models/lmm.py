@@ -93,6 +93,10 @@ class LMM:
         """Processor of the family, from the model folder."""
         return AutoProcessor.from_pretrained(self.path, local_files_only=True)
 
+    def save_processor(self, folder: str | Path) -> None:
+        """Save the processor as the model folder has it: a tokenizer in use also keeps its last padding."""
+        AutoProcessor.from_pretrained(self.path, local_files_only=True).save_pretrained(folder)
+
     @property
     def tokenizer(self) -> Any:
         """Tokenizer of the processor."""

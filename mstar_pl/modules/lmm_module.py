@@ -82,8 +82,11 @@ class LMMModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Stop at a loss that is not finite, before it reaches the weights."""
-        if not loss.isfinite():
+        """Stop at a loss that is not finite, before it reaches the weights.
+
+        With several processes the gradients tell, which all of them share.
+        """
+        if self.trainer.world_size == 1 and not loss.isfinite():
             self._diverged("loss", 1)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -6,15 +6,13 @@ import re
 
 from mstar_pl.rewards.choices import find_choice, letter
 from mstar_pl.rewards.markup import plain
-from mstar_pl.rewards.prose import answer_in_prose, first_sentence, number_in
+from mstar_pl.rewards.prose import MAX_READ, answer_in_prose, first_sentence, number_in
 from mstar_pl.types import Prompt
 
-MAX_READ = 8_000
-"""Characters at the end of a response in which its answer is looked for."""
 MAX_PHRASES = 20
 """How many phrases that announce an answer are tried, from the last one backwards."""
 
-_OVERLONG = re.compile(r"\d{300,}|([^\S\n])\1{9,}|\n{9,}")
+_OVERLONG = re.compile(r"\d{300,}|([^\S\n])\1{9,}|\n(?:[^\S\n]*\n){9,}")
 _NEXT_TURN = re.compile(
     r"\n\s*(?:#+\s*)?(?:\*\*)?(?:Question|Human|User|Passage|Hint)\s*\d*\s*:", re.IGNORECASE
 )
@@ -34,7 +32,7 @@ def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) ->
 
     In this order: the text behind the last heading `# Answer`; the last `\boxed{}`; the text behind the last
     phrase like `answer is`; otherwise whatever the prose says that fits the type of the prompt's answer.
-    Options are returned as their letter. Of a very long response only the end is read (`MAX_READ`).
+    Options are returned as their letter. Of long prose that announces no answer only the end is searched.
 
     Args:
         response: The text of the response.
@@ -56,16 +54,15 @@ def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) ->
     if (boxed := last_boxed(text)) is not None:
         return _typed(boxed, prompt) or plain(boxed) or None
     for match in list(_PHRASE.finditer(text))[: -MAX_PHRASES - 1 : -1]:
-        span = first_sentence(text[match.end() :])
+        span = first_sentence(text[match.end() :][:MAX_READ])
         if span and (found := _typed(span, prompt)):
             return found
     return answer_in_prose(text, prompt)
 
 
 def _readable(response: str) -> str:
-    """Return the end of a response, without what no answer has: endless numbers and blanks."""
-    end = response.strip()[-MAX_READ:]
-    return _OVERLONG.sub(lambda match: match[0][:2] if match[0].isspace() else "…", end).strip()
+    """Return a response without what no answer has: endless numbers and blanks."""
+    return _OVERLONG.sub(lambda match: match[0][:2] if match[0].isspace() else "…", response).strip()
 
 
 def cut_next_turn(response: str) -> str:
@@ -103,7 +100,7 @@ def _under_heading(tail: str, prompt: Prompt) -> str | None:
         tail = boxed
     elif match := _PHRASE.search(tail):
         tail = tail[match.end() :]
-    span = plain(tail.strip().split("\n\n")[0])
+    span = plain(tail.strip().split("\n\n")[0][:MAX_READ])
     if prompt.question_type == "multi_choice":
         return _typed(span, prompt) or span or None
     return span.rstrip(".") or None

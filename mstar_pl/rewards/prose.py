@@ -10,6 +10,9 @@ from mstar_pl.rewards.quantity import find_quantities, parse_quantity
 from mstar_pl.rewards.restatement import affirms
 from mstar_pl.types import Prompt
 
+MAX_READ = 8_000
+"""Characters of running text in which an answer that nothing announces is looked for."""
+
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\be\.g\.)(?<!\bi\.e\.)[*\"')]*\s+(?=[A-Z*(])|\n\s*\n|\n"
 )
@@ -49,10 +52,12 @@ def answer_in_prose(text: str, prompt: Prompt) -> str | None:
     True
     """
     if prompt.question_type == "multi_choice":
-        if (opening := find_opening(text, prompt.choices or ())) is not None:
+        if (opening := find_opening(text[:MAX_READ], prompt.choices or ())) is not None:
             return letter(opening)
     elif prompt.answer_type == "text":
         return plain(text).rstrip(".") if 0 < len(text) <= 100 and "\n" not in text else None
+    if len(text) > MAX_READ:
+        text = _SENTENCE_END.split(text[-MAX_READ:], maxsplit=1)[-1]
     sentences = _answering(text)
     backwards = sentences[::-1]  # sorting is stable
     for sentence in sorted(backwards, key=_weight, reverse=True):

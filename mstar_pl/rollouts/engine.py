@@ -50,6 +50,10 @@ class Request:
         return (int.from_bytes(digest[:4], "little") >> 1) + self.first
 
 
+class EngineError(RuntimeError):
+    """The engine failed while it answered; another one may give the same answers."""
+
+
 class RolloutEngine(ABC):
     """Sample responses from the policy whose weights were loaded last.
 

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.rewards.reward import Reward
 from mstar_pl.rewards.selection import Selection
-from mstar_pl.rollouts.engine import Request, RolloutEngine
+from mstar_pl.rollouts.engine import EngineError, Request, RolloutEngine
 from mstar_pl.rollouts.second_chance import SecondChance, extended
 from mstar_pl.rollouts.summary import summarise
 from mstar_pl.rollouts.watchdog import watchdog
-from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig, ScoredGroup
+from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig, ScoredGroup
 
 Summary = Callable[[Iterable[ScoredGroup]], dict[str, float]]
 
@@ -91,8 +91,7 @@ class RolloutPipeline:
                     for prompt in batch
                     for sampling in samplings
                 ]
-                with watchdog(self.timeout, f"the engine, {title} {iteration}"):
-                    scored = self._sample(engine, requests, seconds, count)
+                scored = self._sample(engine, requests, seconds, count)
                 self.store.append(iteration, scored, fingerprint, rank)
                 count["rollouts"] += sum(len(one.group.rollouts) for one in scored)
                 count["selected"] += sum(len(one.selected) for one in scored)
@@ -117,7 +116,7 @@ class RolloutPipeline:
         count: Counter[str],
     ) -> list[ScoredGroup]:
         """Sample and score requests, and give those of which nothing was selected further rounds."""
-        groups = _submit(engine, requests, seconds, count)
+        groups = self._submit(engine, requests, seconds, count)
         with _timed(seconds, "score"):
             scored = [self._score(group) for group in groups]
         for _ in range(self.second_chance.rounds if self.selection else 0):
@@ -129,7 +128,7 @@ class RolloutPipeline:
                     self.second_chance.request(scored[place].group, requests[place], self.reward, engine.lmm)
                     for place in again
                 ]
-            groups = _submit(engine, asked, seconds, count)
+            groups = self._submit(engine, asked, seconds, count)
             with _timed(seconds, "score"):
                 for place, request, more in zip(again, asked, groups, strict=True):
                     scored[place] = self._score(extended(scored[place].group, more, request.prefix))
@@ -140,17 +139,28 @@ class RolloutPipeline:
         selected = self.selection(group, scores) if self.selection else ()
         return ScoredGroup(group=group, scores=scores, selected=selected)
 
+    def _submit(
+        self,
+        engine: RolloutEngine,
+        requests: Sequence[Request],
+        seconds: defaultdict[str, float],
+        count: Counter[str],
+    ) -> list[RolloutGroup]:
+        """Ask the engine.
 
-def _submit(
-    engine: RolloutEngine,
-    requests: Sequence[Request],
-    seconds: defaultdict[str, float],
-    count: Counter[str],
-) -> list[RolloutGroup]:
-    with _timed(seconds, "generate"):
-        groups = engine.submit(requests)
-    count["tokens"] += sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
-    return groups
+        Raises:
+            InputError: A prompt does not fit, or an image cannot be read.
+            EngineError: The engine failed.
+        """
+        with _timed(seconds, "generate"), watchdog(self.timeout, f"the engine, {self.store.root}"):
+            try:
+                groups = engine.submit(requests)
+            except InputError:
+                raise
+            except Exception as error:
+                raise EngineError(f"{type(error).__name__}: {error}") from error
+        count["tokens"] += sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
+        return groups
 
 
 @contextmanager

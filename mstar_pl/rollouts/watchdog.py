@@ -34,8 +34,6 @@ def watchdog(seconds: float | None, what: str) -> Iterator[None]:
 
 def _leave(what: str, seconds: float) -> None:
     faulthandler.dump_traceback(file=2)
-    message = (
-        f"{what}: no answer after {seconds:.0f} s; leaving. What is in the store stays: start again with"
-    )
-    os.write(2, f"{message} --ckpt_path last\n".encode())
+    message = f"{what}: no answer after {seconds:g} s; leaving. What is in the store stays: start again with"
+    os.write(2, f"{message} --ckpt_path last, or raise evolution.engine_timeout\n".encode())
     os._exit(os.EX_TEMPFAIL)

@@ -91,8 +91,11 @@ FAULTS = [
         GOOD | {"id": "choice", "answer": "<|im_end|>", "choices": ["1", "<|im_end|>"]},
         "special token '<|im_end|>'",
     ),
-    (GOOD | {"id": "response", "response": "2.<|im_end|>3"}, "the response contains the special token(s)"),
     (GOOD | {"id": "deep", "question": "why " * 600}, "over max_length 300"),
+]
+IN_EXAMPLES = [
+    (GOOD | {"id": "response", "response": "2.<|im_end|>3"}, "the response contains the special token(s)"),
+    (GOOD | {"id": "none"}, "field 'response' is missing"),
 ]
 ACCEPTED = [
     f"{name}"
@@ -148,7 +151,7 @@ def test_an_animation_is_its_first_frame(root):
 
 REFUSED = [
     (row, reason)
-    for row, reason in FAULTS
+    for row, reason in FAULTS + IN_EXAMPLES
     if isinstance(row, dict) and "already used" not in reason and "over max_length" not in reason
 ]
 
@@ -162,7 +165,10 @@ def test_training_refuses_what_the_check_lists(root, row, reason):
     from mstar_pl.modules import PolicyModule
 
     good = GOOD | {"response": "2"}
-    path = write(root / "t.jsonl", [good, {"response": "2"} | row])
+    row = row if (row, reason) in IN_EXAMPLES else {"response": "2"} | row
+    path = write(root / "t.jsonl", [good, row])
+    (problem,) = check_file(path, InternVL(question_style="plain"), within=str(root)).problems.values()
+    assert reason in problem
     data = PolicyDataModule(train=str(path), batch_size=2, images_within=str(root))
     trainer = Trainer(
         default_root_dir=root, accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False

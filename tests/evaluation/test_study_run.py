@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -40,6 +41,16 @@ def test_what_runs_comes_to_its_end_when_another_step_fails(tmp_path):
         run_steps(plan, 2, lambda: None)
     assert [step.is_done() for step in plan] == [False, True, False]
     assert not (tmp_path / "second").exists(), "it was not started"
+
+
+def test_a_step_that_was_asked_to_end_ends_the_study(tmp_path, monkeypatch):
+    plan = list(steps(tmp_path, first="prompts", second="first"))
+    monkeypatch.setattr(subprocess.Popen, "wait", lambda self, timeout=None: 75)
+    with pytest.raises(SystemExit) as left:
+        run_steps(plan, 1, lambda: None)
+    assert left.value.code == 75
+    assert not (tmp_path / "second").exists()
+    assert not plan[0].is_done()
 
 
 def test_cores_and_devices_are_divided(monkeypatch):

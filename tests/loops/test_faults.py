@@ -8,6 +8,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mstar_pl.cli import main
 from mstar_pl.data import shards
@@ -99,7 +100,7 @@ def test_a_process_whose_engine_hangs_leaves_and_says_where():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == os.EX_TEMPFAIL
-    assert "the engine, rollouts 3: no answer after 0 s; leaving. What is in the store stays" in done.stderr
+    assert "the engine, rollouts 3: no answer after 0.5 s; leaving. What is in the store stays" in done.stderr
     assert "in generate" in done.stderr, "the stack"
 
 
@@ -138,6 +139,11 @@ def test_a_full_disk_loses_a_shard_at_most(files, tmp_path, monkeypatch):
     ("error", "said"),
     [
         (OSError(28, "No space left on device", "runs/a"), "make room and start again"),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device"),
+            "make room and start again",
+        ),
+        (MemoryError(), "lower data.micro_batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory."), "lower data.micro_batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower data.micro_batch_size"),
     ],

@@ -59,6 +59,8 @@ def goes_on(root, files, whole):
     for iteration in range(2):
         assert rollouts(root, iteration) == rollouts(other, iteration)
     assert second.evaluation == trainer.evaluation
+    exports = [(folder / "policy/model.safetensors").read_bytes() for folder in (root, other)]
+    assert exports[0] == exports[1]
 
 
 @pytest.mark.parametrize(

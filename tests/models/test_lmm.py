@@ -174,3 +174,15 @@ def test_no_question_becomes_an_image_or_ends_the_turn(folder, request):
                 InputError, match=f"prompt '7' spells the special token {text!r}".replace("|", r"\|")
             ):
                 adapter.render(prompt)
+
+
+def test_an_export_does_not_depend_on_what_the_tokenizer_did_last(internvl_folder, tmp_path):
+    adapter = adapter_for(internvl_folder, question_style="plain")
+    model = adapter.load_model()
+    texts = [adapter.render(Prompt(id="1", question=text)) for text in ("How many?", "How many are there?")]
+    exports = []
+    for name in ("before", "after"):
+        exports.append(export_policy(adapter, model, tmp_path / name))
+        adapter.encode(texts, [[], []])
+    files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in exports]
+    assert files[0] == files[1]

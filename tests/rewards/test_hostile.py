@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from mstar_pl.rewards import symbolic
 from mstar_pl.rewards.answer import RULES, Outcome, equivalent, extract_answer, grade
-from mstar_pl.rewards.bounded import is_bounded
 from mstar_pl.rewards.extraction import last_boxed
 from mstar_pl.types import Prompt
 from tests.rewards.hostile import BOMBS, fuzz, prompts
@@ -29,30 +28,65 @@ def test_hostile_responses_are_graded_without_exception_or_growth():
     assert not list(Path.cwd().glob("hacked*")), "nothing was executed"
 
 
-@pytest.mark.parametrize("bomb", [one for one in BOMBS if "^" in one or "!" in one or "\\" in one])
+LARGE = [
+    *BOMBS[: BOMBS.index("\\sqrt{" * 500 + "2" + "}" * 500)],
+    "9^{(9)^9}",
+    "e^{e^{e^{9}}}",
+    "((9^{999})^{999})^{999}",
+]
+USUAL = (
+    (r"\frac{\gamma}{2}", r"\frac{1}{2}\gamma"),
+    ("x^2e^{x}", "e^{x}x^2"),
+    ("5e^{-200t}", "5e^{-200t}"),
+    ("x^{100}", "x^{100}"),
+    ("4^{1012}", "2^{2024}"),
+    (r"\binom{5}{2}", "10"),
+    ("(-1)^{2023}", "-1"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\sqrt[3]{27}", "3"),
+)
+
+
+@pytest.mark.parametrize("bomb", LARGE)
 def test_bombs_do_not_reach_the_algebra_system(bomb, monkeypatch):
     asked = []
     monkeypatch.setattr(symbolic.CHECKER, "compare", lambda *texts: asked.append(texts))
-    grade(f"# Answer\n\n{bomb}", MATHS)
-    assert all(is_bounded(text) for pair in asked for text in pair)
-    if bomb in ("9^{9^{9^{9}}}", "(10^9)!", "(x+1)^{5000}"):
-        assert not asked
-        assert grade(f"# Answer\n\n{bomb}", MATHS).outcome == Outcome.UNDECIDED
+    assert grade(f"# Answer\n\n{bomb}", MATHS).outcome in (Outcome.UNDECIDED, Outcome.WRONG)
+    assert not asked
 
 
-def test_a_long_response_is_graded_by_its_end():
+@pytest.mark.parametrize(("gold", "same"), USUAL)
+def test_usual_expressions_are_decided(gold, same):
+    prompt = Prompt(id="1", question="?", answer=gold)
+    assert grade(f"# Answer\n\n${same}$", prompt).outcome == Outcome.CORRECT
+    assert grade(f"# Answer\n\n${same} + 7$", prompt).outcome == Outcome.WRONG
+
+
+@pytest.mark.parametrize("filler", ["What is 7 + 7?\n\nThe answer is 14. ", "Is it so? "])
+def test_what_a_long_response_poses_itself_is_not_its_answer(filler):
+    prompt = Prompt(id="1", question="How many?", answer="12", answer_type="integer")
+    assert grade(f"The answer is 12.\n\nQuestion: {filler * 2000}", prompt).outcome == Outcome.CORRECT
+    options = {"choices": ("red", "blue"), "question_type": "multi_choice"}
+    prompt = Prompt(id="1", question="Which?", answer="blue", **options)
+    assert grade(f"B. {'It looks like that. ' * 1000}", prompt).outcome == Outcome.CORRECT
+
+
+def test_a_long_response_is_graded_like_a_short_one():
     thinking = "Let me look again. " * 20_000
     prompt = Prompt(id="1", question="How many?", answer="12", answer_type="integer")
     assert grade(f"{thinking}\n\n# Answer\n\n12", prompt).outcome == Outcome.CORRECT
-    assert grade(f"# Answer\n\n12\n\n{thinking}", prompt).outcome == Outcome.WRONG
+    assert grade(f"{thinking}I count 12 of them.", prompt).outcome == Outcome.CORRECT
+    assert grade(f"I count 12 of them. {thinking}", prompt).outcome == Outcome.WRONG, (
+        "only the end is searched"
+    )
 
 
 def test_grading_works_off_the_main_thread():
     outcomes = []
-    thread = threading.Thread(target=lambda: outcomes.append(grade(r"# Answer\n\n$2.5 x$", MATHS).outcome))
+    thread = threading.Thread(target=lambda: outcomes.append(grade("# Answer\n\n$2.5 x$", MATHS).outcome))
     thread.start()
     thread.join()
-    assert len(outcomes) == 1
+    assert outcomes == [Outcome.CORRECT]
 
 
 def boxed_by_definition(text):
