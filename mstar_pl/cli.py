@@ -80,7 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
             _train(None if args is None else argv)
         else:
             auto_cli(
-                COMMANDS,
+                {argv[0]: COMMANDS[argv[0]]},  # parsers of the others import much more
                 args=[_underscored(one) for one in argv],
                 as_positional=False,
                 prog="mstar-pl",

@@ -66,7 +66,7 @@ def label(
     """
     from mstar_pl.data.collate import is_plain
     from mstar_pl.data.durable import locked
-    from mstar_pl.data.jsonl import write_json, write_jsonl
+    from mstar_pl.data.jsonl import write_json
     from mstar_pl.evaluation.evaluate import run_fingerprint, run_settings
     from mstar_pl.models import adapter_for
     from mstar_pl.rollouts.labels import LabelConfig, StepLabeller, read_labels
@@ -93,12 +93,8 @@ def label(
             raise InputError("no response is left to label: all were cut off or spell special tokens")
         labeller = StepLabeller(sampler, sampling, labels)
         manifest = labeller.run(examples, out / "labels", fingerprint, shard)
-        held_out = _held_out(asked, val_percent)
         records = list(read_labels(out / "labels"))
-        for name, wanted in ((TRAIN, False), (VAL, True)):
-            write_jsonl(
-                out / name, (one.to_json() for one in records if (one.prompt.id in held_out) == wanted)
-            )
+        _write(out, records, _held_out(asked, val_percent))
         write_json(out / REPORT, {"settings": settings, **manifest["metrics"]})
     _print(manifest["metrics"], records, out)
 
@@ -150,6 +146,13 @@ def _held_out(prompts: Sequence[Prompt], percent: float) -> set[str]:
     ids = sorted({prompt.id for prompt in prompts})
     Random("val").shuffle(ids)
     return set(ids[: round(len(ids) * percent / 100)])
+
+
+def _write(out: Path, records: Sequence[StepLabels], held_out: set[str]) -> None:
+    from mstar_pl.data.jsonl import write_jsonl
+
+    for name, wanted in ((TRAIN, False), (VAL, True)):
+        write_jsonl(out / name, (one.to_json() for one in records if (one.prompt.id in held_out) == wanted))
 
 
 def _print(metrics: dict[str, float], records: Sequence[StepLabels], out: Path) -> None:

@@ -45,7 +45,7 @@ class EveryRight:
 class Recording(TransformersEngine):
     """Remembers the prompts of each submission of a sweep, and fails where it is told to."""
 
-    class Crash(Exception):
+    class Crash(BaseException):
         pass
 
     def __init__(self, lmm, crash_at=None):
