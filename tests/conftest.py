@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 from PIL import Image, ImageDraw
 
+from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.types import Example, Prompt
 from tests.tiny import build_internvl, build_qwen
 
@@ -83,3 +84,10 @@ def examples(prompts) -> list[Example]:
         "red 2, blue 2.\n\nAdd: 2 + 2 = 4.",
     ]
     return [Example(prompt=prompt, response=texts[index % 4]) for index, prompt in enumerate(prompts)]
+
+
+@pytest.fixture(scope="session")
+def train_file(tmp_path_factory, examples):
+    """20 steps of 2 examples: 40 rows, ids repeated, as several responses of a prompt are."""
+    rows = [examples[index % len(examples)].to_json() for index in range(40)]
+    return str(write_jsonl(tmp_path_factory.mktemp("data") / "train.jsonl", rows))

@@ -10,7 +10,7 @@ import torch
 
 from mstar_pl.models import adapter_for
 from mstar_pl.types import Prompt
-from tests.modules.test_policy import run, train_file  # noqa: F401 - a fixture
+from tests.modules.training import run
 
 EVIL = "from pathlib import Path\nPath({path!r}).write_text('hacked')\n"
 
@@ -25,7 +25,7 @@ class Evil:
         return Path.write_text, (Path(self.path), "hacked")
 
 
-def test_a_checkpoint_with_code_is_refused(internvl_folder, train_file, tmp_path):  # noqa: F811
+def test_a_checkpoint_with_code_is_refused(internvl_folder, train_file, tmp_path):
     run(internvl_folder, tmp_path, train_file, max_epochs=1)
     last = tmp_path / "checkpoints/last.ckpt"
     contents = torch.load(last, weights_only=True) | {"extra": Evil(str(tmp_path / "hacked"))}

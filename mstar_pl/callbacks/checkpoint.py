@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from mstar_pl.data.durable import beside, put_back, written_whole
+from mstar_pl.data.durable import written_together
 from mstar_pl.loops import SelfEvolvingTrainer
 from mstar_pl.loops._lightning import FolderCheckpoint
 from mstar_pl.types import InputError
@@ -99,14 +98,9 @@ class ResumeCheckpoint(FolderCheckpoint):
             return
         assert self.dirpath is not None
         last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-        alone = trainer.is_global_zero
-        if alone:
-            put_back(last)
-        trainer.strategy.barrier()
         # Lightning writes in the system's temporary folder and moves the file, which is a copy between disks.
-        with written_whole(last, "run") if alone else nullcontext(beside(last, "run")) as temporary:
+        with written_together(last, trainer.strategy.barrier, leads=trainer.is_global_zero) as temporary:
             trainer.save_checkpoint(temporary)
-        trainer.strategy.barrier()
         if _asked_to_end(trainer):
             assert isinstance(trainer, SelfEvolvingTrainer)
             trainer.interruption.end()

@@ -83,14 +83,14 @@ def check(
     out: Path | None = None,
     lmm: dict[str, Any] | None = None,
 ) -> None:
-    """List every faulty line of a file of prompts or of examples, before anything expensive starts.
+    """List every faulty line of a file of prompts, examples or labelled steps, before the expensive part.
 
-    Which of the two it is, the first row tells. Checked are encoding, fields, ids, and each image, by
+    Which of the three it is, the first row tells. Checked are encoding, fields, ids, and each image, by
     decoding it; with a policy also special tokens in the texts, and lengths. The exit code is 2 if there is
     a fault.
 
     Args:
-        source: Prompt JSONL file, with or without responses.
+        source: JSONL file of prompts, with or without responses, or of labelled steps in any known format.
         policy: Hugging Face folder of the model that will read it, or 'embedded'.
         max_length: Most tokens of prompt and response.
         images_within: Folder in which all images must lie; default allows any path.

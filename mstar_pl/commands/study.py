@@ -47,7 +47,8 @@ def study(
         baseline: The step of each_seed whose policy the rows start from.
         against: A row that the tables also compare the others with.
         only: Run only these rows or other steps, and what they need.
-        jobs: How many steps run at a time. CPU cores and GPUs are divided among them.
+        jobs: How many steps run at a time. CPU cores and GPUs (not tried yet) are divided among
+                them.
         tables: Run nothing, write the tables.
     """
     from mstar_pl.data.durable import locked

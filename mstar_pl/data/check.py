@@ -1,4 +1,4 @@
-"""Everything that is wrong with a file of prompts or examples, at once."""
+"""Everything that is wrong with a file of prompts, examples or labelled steps, at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.collate import Encoder, check_plain, example_lengths
+from mstar_pl.data.collate_steps import encode_steps, step_lengths
 from mstar_pl.data.images import image_problems
 from mstar_pl.data.jsonl import anchor, decode_example, scan
+from mstar_pl.data.step_formats import holds_steps, step_decoder
+from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import Example, InputError, Prompt
+
+Record = Prompt | Example | StepLabels
 
 
 @dataclass(slots=True)
@@ -25,26 +30,26 @@ class Checked:
     """
 
     num_rows: int = 0
-    good: list[Prompt | Example] = field(default_factory=list)
+    good: list[Record] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
 
 
 def check_file(
     path: Path, encoder: Encoder | None = None, max_length: int = 4096, within: str | None = None
 ) -> Checked:
-    """Read a file of prompts or of examples (rows with a `response`), and decode every image.
+    """Read a file of prompts, examples (rows with a `response`) or labelled steps; decode every image.
 
     Args:
         path: The JSONL file.
         encoder: LMM adapter; with it texts are searched for special tokens, and lengths measured.
-        max_length: Most tokens of prompt and response.
+        max_length: Most tokens of prompt and response together.
         within: Folder in which all images must lie; None allows any path.
 
     Raises:
         InputError: The file is missing.
     """
-    checked, records, lines_of = Checked(), dict[int, Prompt | Example](), defaultdict[str, list[int]](list)
-    for number, record in scan(path, _decoder(), _unique):
+    checked, records, lines_of = Checked(), dict[int, Record](), defaultdict[str, list[int]](list)
+    for number, record in scan(path, _decoder(path), _unique):
         checked.num_rows += 1
         if isinstance(record, InputError):
             checked.problems[number] = str(record).removeprefix(f"{path}:{number}: ")
@@ -66,30 +71,39 @@ def check_file(
     return checked
 
 
-def _measure(encoder: Encoder, record: Prompt | Example, max_length: int) -> None:
-    if isinstance(record, Prompt):
-        length = encoder.num_prompt_tokens(record)
-    else:
-        check_plain(encoder, record.prompt, encoder.encode_response(record.response))
-        length = example_lengths(encoder, record)["total"]
+def _measure(encoder: Encoder, record: Record, max_length: int) -> None:
+    match record:
+        case Prompt():
+            length = encoder.num_prompt_tokens(record)
+        case Example():
+            check_plain(encoder, record.prompt, encoder.encode_response(record.response))
+            length = example_lengths(encoder, record)["total"]
+        case StepLabels():
+            check_plain(encoder, record.prompt, encode_steps(encoder, record.steps)[0])
+            length = step_lengths(encoder, record)["total"]
     if length > max_length:
         raise InputError(f"has {length} tokens, over max_length {max_length}")
 
 
-def _decoder() -> Callable[[dict[str, Any], Path], Prompt | Example]:
-    """Return a function that reads all rows as the first one looks: with a response or without."""
-    kinds: list[bool] = []
+def _decoder(path: Path) -> Callable[[int, dict[str, Any]], Record]:
+    """Return a function that reads all rows as the first one looks: labelled steps, examples or prompts."""
+    found: list[Callable[[int, dict[str, Any]], Record]] = []
 
-    def decode(row: dict[str, Any], root: Path) -> Prompt | Example:
-        kinds.append("response" in row)
-        return decode_example(row, root) if kinds[0] else anchor(Prompt.from_json(row), root)
+    def decode(number: int, row: dict[str, Any]) -> Record:
+        if not found and holds_steps(row):
+            found.append(step_decoder(path))
+        elif not found and "response" in row:
+            found.append(lambda _, row: decode_example(row, path.parent))
+        elif not found:
+            found.append(lambda _, row: anchor(Prompt.from_json(row), path.parent))
+        return found[0](number, row)
 
     return decode
 
 
-def _unique(record: Prompt | Example) -> str | None:
+def _unique(record: Record) -> str | None:
     return record.id if isinstance(record, Prompt) else None
 
 
-def _prompt(record: Prompt | Example) -> Prompt:
+def _prompt(record: Record) -> Prompt:
     return record if isinstance(record, Prompt) else record.prompt

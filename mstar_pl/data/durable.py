@@ -8,8 +8,8 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -44,7 +44,7 @@ def written_whole(path: Path, owner: str = "") -> Iterator[Path]:
         owner: Part of the temporary name; default is this process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = beside(path, owner), path.with_name(f".{path.name}.{owner or os.getpid()}.old")
+    temporary, old = _hidden(path, owner, "tmp"), _hidden(path, owner, "old")
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
@@ -55,9 +55,22 @@ def written_whole(path: Path, owner: str = "") -> Iterator[Path]:
     _remove(old)
 
 
-def beside(path: Path, owner: str = "") -> Path:
-    """Return the temporary name that `written_whole` gives."""
-    return path.with_name(f".{path.name}.{owner or os.getpid()}.tmp")
+@contextmanager
+def written_together(path: Path, barrier: Callable[[], object], *, leads: bool) -> Iterator[Path]:
+    """Do as `written_whole` for an output that several processes write; each gets the same name.
+
+    Args:
+        path: The output.
+        barrier: Function that waits for all processes.
+        leads: Whether this is the process that cleans up before and renames after. One of them does.
+    """
+    if leads:
+        put_back(path)
+    with written_whole(path, "all") if leads else nullcontext(_hidden(path, "all", "tmp")) as temporary:
+        barrier()
+        yield temporary
+        barrier()
+    barrier()
 
 
 def put_back(path: Path) -> None:
@@ -109,6 +122,10 @@ def _owner(lock: str) -> str:
         return f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
     except (ValueError, KeyError):
         return ""
+
+
+def _hidden(path: Path, owner: str, end: str) -> Path:
+    return path.with_name(f".{path.name}.{owner or os.getpid()}.{end}")
 
 
 def _remove(path: Path) -> None:

@@ -22,7 +22,10 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         InputError: The file is missing, empty, or a line is malformed or repeats an id; names file, line and
             reason.
     """
-    return _read(Path(path), lambda row, root: anchor(Prompt.from_json(row), root), lambda prompt: prompt.id)
+    path = Path(path)
+    return read_records(
+        path, lambda _, row: anchor(Prompt.from_json(row), path.parent), lambda prompt: prompt.id
+    )
 
 
 def read_examples(path: str | Path) -> list[Example]:
@@ -31,8 +34,9 @@ def read_examples(path: str | Path) -> list[Example]:
     Raises:
         InputError: As `read_prompts`; also when a line has no response.
     """
+    path = Path(path)
     # One prompt may have several responses, so ids may repeat here.
-    return _read(Path(path), decode_example)
+    return read_records(path, lambda _, row: decode_example(row, path.parent))
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -52,13 +56,33 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> Path:
     return path
 
 
+def read_records(
+    path: Path,
+    decode: Callable[[int, dict[str, Any]], Record],
+    unique: Callable[[Record], str] | None = None,
+) -> list[Record]:
+    """Decode every line of a JSONL file; see `scan`.
+
+    Raises:
+        InputError: The file is missing, empty, or a line is malformed; names file, line and reason.
+    """
+    records: list[Record] = []
+    for _, record in scan(path, decode, unique):
+        if isinstance(record, InputError):
+            raise InputError(f"{record} (mstar-pl data check lists all such lines)")
+        records.append(record)
+    if not records:
+        raise InputError(f"{path}: no rows; the data set is empty")
+    return records
+
+
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line number, object)` for each line that is not blank.
 
     Raises:
         InputError: The file is missing, or a line is not a JSON object in UTF-8; names file and line.
     """
-    for number, row in scan(path, lambda row, _: row):
+    for number, row in scan(path, lambda _, row: row):
         if isinstance(row, InputError):
             raise row
         yield number, row
@@ -66,14 +90,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def scan(
     path: Path,
-    decode: Callable[[dict[str, Any], Path], Record],
+    decode: Callable[[int, dict[str, Any]], Record],
     unique: Callable[[Record], str | None] | None = None,
 ) -> Iterator[tuple[int, Record | InputError]]:
     """Decode a JSONL file line by line; a line that is at fault gives its error instead of a record.
 
     Args:
         path: The file.
-        decode: Function from an object and the file's folder to a record; a `ValueError` is the line's fault.
+        decode: Function from line number and object to a record; a `ValueError` is the line's fault.
         unique: Function to what must not occur twice; None may.
 
     Raises:
@@ -82,7 +106,7 @@ def scan(
     seen: dict[str, int] = {}
     for number, line in _lines(path):
         try:
-            record = decode(_object(line), path.parent)
+            record = decode(number, _object(line))
             key = unique(record) if unique is not None else None
             if key is not None and (first := seen.setdefault(key, number)) != number:
                 raise ValueError(f"id {key!r} was already used in line {first}; ids must be unique")
@@ -120,26 +144,6 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _read(
-    path: Path,
-    decode: Callable[[dict[str, Any], Path], Record],
-    unique: Callable[[Record], str] | None = None,
-) -> list[Record]:
-    """Decode every line of a JSONL file; see `scan`.
-
-    Raises:
-        InputError: The file is missing, empty, or a line is malformed; names file, line and reason.
-    """
-    records: list[Record] = []
-    for _, record in scan(path, decode, unique):
-        if isinstance(record, InputError):
-            raise InputError(f"{record} (mstar-pl data check lists all such lines)")
-        records.append(record)
-    if not records:
-        raise InputError(f"{path}: no rows; the data set is empty")
-    return records
 
 
 def decode_example(row: dict[str, Any], root: Path) -> Example:

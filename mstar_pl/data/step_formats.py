@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mstar_pl.data.format import render_question
-from mstar_pl.data.jsonl import anchor, read_rows, write_jsonl
+from mstar_pl.data.jsonl import anchor, read_records, write_jsonl
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import InputError
 
@@ -44,17 +44,27 @@ def read_steps(
         InputError: The file, its format, a line or an image cannot be read; names file, line and reason.
     """
     path = Path(path)
-    records: list[StepLabels] = []
-    for number, row in read_rows(path):
-        try:
-            format = format or _detect(row)
-            record = _decode(row, format, f"{path.stem}-{number}")
-            records.append(replace(record, prompt=anchor(record.prompt, Path(root or path.parent))))
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: {error}") from None
-    if not records:
-        raise InputError(f"{path}: no rows; the data set is empty")
-    return records
+    return read_records(path, step_decoder(path, format, root))
+
+
+def step_decoder(
+    path: Path, format: StepFormat | None = None, root: str | Path | None = None
+) -> Callable[[int, Row], StepLabels]:
+    """Return the function by which `read_steps` reads a line: from its number and object to a record."""
+    formats = [format] if format else []
+
+    def decode(number: int, row: Row) -> StepLabels:
+        if not formats:
+            formats.append(_detect(row))
+        record = _decode(row, formats[0], f"{path.stem}-{number}")
+        return replace(record, prompt=anchor(record.prompt, Path(root or path.parent)))
+
+    return decode
+
+
+def holds_steps(row: Row) -> bool:
+    """Tell whether a row is in one of the formats."""
+    return any(row.keys() >= set(keys) for keys, _, _ in _FORMATS.values())
 
 
 def write_steps(

@@ -107,7 +107,8 @@ class Study:
             InputError: There is no such step or row.
         """
         commands = self._commands()
-        wanted = [name for name in commands if only is None or name in self._needed(only)]
+        needed = commands.keys() if only is None else self._needed(only)
+        wanted = [name for name in commands if name in needed]
         for name in wanted:
             if name in self.once:
                 yield self._step(name, self.out / name, commands[name])

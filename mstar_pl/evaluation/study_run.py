@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import TypeVar
 
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.evaluation.study import DONE, Step
 from mstar_pl.types import InputError
 
+T = TypeVar("T")
 _mine = threading.local()
 _processes: set[subprocess.Popen[bytes]] = set()
 
@@ -70,9 +72,8 @@ def _ended() -> Iterator[None]:
 
 
 def _cores(jobs: int) -> list[set[int]]:
-    """Divide the cores that this process may use; with more jobs than cores they share."""
-    known = sorted(os.sched_getaffinity(0))
-    return [set(known[job::jobs] or known[job % len(known) :][:1]) for job in range(jobs)]
+    """Divide the cores that this process may use."""
+    return [set(share) for share in _divided(sorted(os.sched_getaffinity(0)), jobs)]
 
 
 def _devices(jobs: int) -> list[str | None]:
@@ -84,9 +85,12 @@ def _devices(jobs: int) -> list[str | None]:
     known = [str(device) for device in range(torch.cuda.device_count())]
     if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
         known = named.split(",")
-    return [
-        ",".join(known[job::jobs] or known[job % len(known) :][:1]) if known else None for job in range(jobs)
-    ]
+    return [",".join(share) for share in _divided(known, jobs)] if known else [None] * jobs
+
+
+def _divided(known: Sequence[T], jobs: int) -> list[Sequence[T]]:
+    """Give each job its share; where there are fewer than jobs, some share one."""
+    return [known[job::jobs] or [known[job % len(known)]] for job in range(jobs)]
 
 
 def _take(cores: set[int], devices: str | None) -> None:

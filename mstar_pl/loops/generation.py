@@ -21,7 +21,7 @@ from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
-from mstar_pl.loops.health import check_disk, check_rollouts
+from mstar_pl.loops.health import check_disk, check_rollouts, checkpoint_bytes, rollout_bytes
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
@@ -32,9 +32,6 @@ from mstar_pl.rollouts.pipeline import RolloutPipeline, Summary
 from mstar_pl.types import InputError, Prompt, SamplingConfig
 
 log = logging.getLogger(__name__)
-
-BYTES_PER_TOKEN = 4
-"""Of a sampled token in the store, generously: text and number, compressed (1.4 were measured)."""
 
 
 class GenerationLoop(StatefulLoop):
@@ -91,7 +88,13 @@ class GenerationLoop(StatefulLoop):
         """
         prompts = self.data.interval_prompts(iteration)
         if not self.is_complete(iteration):
-            self._check_disk(iteration, len(prompts))
+            former = self.data.store.manifest(iteration - 1) if iteration else None
+            check_disk(
+                Path(self.trainer.default_root_dir),
+                iteration,
+                rollout_bytes(len(prompts), self.evolution.sampling, former)
+                + checkpoint_bytes(self.trainer.lightning_module),
+            )
         manifest = self.fill(
             self.data.store,
             iteration,
@@ -248,19 +251,6 @@ class GenerationLoop(StatefulLoop):
                 "set data.class_path to mstar_pl.data.evolving.SelfEvolvingDataModule"
             )
         return data
-
-    def _check_disk(self, iteration: int, num_prompts: int) -> None:
-        """Refuse an iteration for whose rollouts, checkpoint and export the disk has no room."""
-        sampling, root = self.evolution.sampling, Path(self.trainer.default_root_dir)
-        former = self.data.store.manifest(iteration - 1) if iteration else None
-        length = former["metrics"]["rollout/response_length"] if former else sampling.max_tokens / 4
-        rollouts = int(num_prompts * sampling.num_samples * length * BYTES_PER_TOKEN)
-        # A checkpoint holds weights and two moments, an export the weights; each beside its forerunner.
-        state = sum(
-            weight.numel() * weight.element_size() * (4 if weight.requires_grad else 2)
-            for weight in self.trainer.lightning_module.parameters()
-        )
-        check_disk(root, rollouts + state, f"rollouts and checkpoint of iteration {iteration}")
 
     def _end_if_asked(self) -> None:
         if self.is_saved:

@@ -7,17 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mstar_pl.rollouts.summary import FAULTS
-from mstar_pl.types import InputError
+from mstar_pl.types import InputError, SamplingConfig
+
+BYTES_PER_TOKEN = 4
+"""Of a sampled token in the store, generously: text and number, compressed (1.4 were measured)."""
 
 
-def check_disk(folder: Path, num_bytes: int, what: str) -> None:
-    """Refuse to begin what the disk has no room for.
+def check_disk(folder: Path, iteration: int, num_bytes: int) -> None:
+    """Refuse to begin an iteration that the disk has no room for.
 
     Args:
         folder: A folder on the disk; it exists.
-        num_bytes: How much will be written.
-        what: What it is, for the message.
+        iteration: Number of the iteration.
+        num_bytes: How much it will write.
 
     Raises:
         InputError: There is less room.
@@ -25,9 +30,30 @@ def check_disk(folder: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise InputError(
-            f"{folder}: {what} need about {num_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; make "
-            "room, then go on with --ckpt_path last"
+            f"{folder}: rollouts and checkpoint of iteration {iteration} need about "
+            f"{num_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; make room, then go on with "
+            "--ckpt_path last"
         )
+
+
+def rollout_bytes(num_prompts: int, sampling: SamplingConfig, former: Mapping[str, Any] | None) -> int:
+    """Estimate what the rollouts of an iteration take in the store.
+
+    Args:
+        num_prompts: Prompts of the iteration.
+        sampling: How they are sampled.
+        former: Manifest of the iteration before, whose responses tell the length of these.
+    """
+    length = former["metrics"]["rollout/response_length"] if former else sampling.max_tokens / 4
+    return int(num_prompts * sampling.num_samples * length * BYTES_PER_TOKEN)
+
+
+def checkpoint_bytes(module: nn.Module) -> int:
+    """Estimate what checkpoint (weights, two moments) and export (weights) take beside their forerunners."""
+    return sum(
+        weight.numel() * weight.element_size() * (4 if weight.requires_grad else 2)
+        for weight in module.parameters()
+    )
 
 
 def check_rollouts(

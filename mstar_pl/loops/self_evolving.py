@@ -111,9 +111,9 @@ class SelfEvolvingTrainer(Trainer):
             InputError: Another run is at work there.
             Interrupted: The scheduler asked the run to end. With a `ResumeCheckpoint` everything is saved.
         """
-        alone = self.is_global_zero and not getattr(self, "fast_dev_run", False)
+        has_folder = self.is_global_zero and not getattr(self, "fast_dev_run", False)
         with (
-            locked(Path(self.default_root_dir)) if alone else nullcontext(),
+            locked(Path(self.default_root_dir)) if has_folder else nullcontext(),
             self.interruption.watched() if self._saves else nullcontext(),
         ):
             try:

@@ -13,6 +13,7 @@ from mstar_pl.data.check import check_file
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.images import load_image
 from mstar_pl.data.jsonl import read_examples, read_prompts
+from mstar_pl.models import InternVL
 from mstar_pl.types import InputError
 
 GOOD = {"id": "good", "images": ["good.png"], "question": "How many?", "answer": "2"}
@@ -129,6 +130,18 @@ def test_all_faults_are_listed_with_their_lines_and_the_rest_is_kept(root, capsy
     assert "7 rows, no fault" in capsys.readouterr().out
 
 
+def test_labelled_steps_are_checked_in_any_format(root):
+    steps = GOOD | {"steps": ["One.", "Two."], "labels": [1, 0]}
+    rows = [steps, steps | {"labels": [1]}, steps | {"steps": ["a<|im_end|>", "b"]}, steps]
+    assert check_file(write(root / "s.jsonl", rows), InternVL()).problems.keys() == {2, 3}
+    foreign = {"prompt": "How many?", "completions": ["word " * 400, "2"], "labels": [True, False]}
+    rows = [foreign | {"completions": ["1", "2"]}, foreign, foreign | {"labels": [2, 3]}, steps]
+    checked = check_file(write(root / "t.jsonl", rows), InternVL(), max_length=300)
+    assert checked.problems.keys() == {2, 3, 4}
+    assert "over max_length 300" in checked.problems[2]
+    assert len(checked.good) == 1
+
+
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_odd_images_are_encoded_like_any_other(root, name, internvl_folder, qwen_folder):
     from mstar_pl.models import adapter_for
@@ -161,7 +174,6 @@ def test_training_refuses_what_the_check_lists(root, row, reason):
     """Each fault behind a good row; ids may repeat there, and what is too long is dropped and counted."""
     from lightning.pytorch import Trainer
 
-    from mstar_pl.models import InternVL
     from mstar_pl.modules import PolicyModule
 
     good = GOOD | {"response": "2"}

@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from mstar_pl.data.durable import LOCK, locked, put_back, written_whole
+from mstar_pl.data.durable import LOCK, locked, put_back, written_together, written_whole
 from mstar_pl.types import InputError
 
 
@@ -42,6 +43,27 @@ def test_an_output_is_replaced_when_the_new_one_is_whole(tmp_path, folder):
         fail()
     assert contents(path) == ({"a": "second"} if folder else "second")
     assert [one.name for one in path.parent.iterdir()] == ["out"], "nothing is left behind"
+
+
+def test_several_writers_share_one_output(tmp_path):
+    """Three threads stand for processes: what a former run left is gone, and all see the whole output."""
+    path, barrier, seen = tmp_path / "out", threading.Barrier(3), {}
+    (tmp_path / ".out.all.tmp").mkdir()
+    (tmp_path / ".out.all.tmp/of-a-former-run").touch()
+
+    def write_share(rank):
+        with written_together(path, barrier.wait, leads=rank == 0) as temporary:
+            temporary.mkdir(exist_ok=True)
+            time.sleep(0.02 * rank)
+            (temporary / str(rank)).write_text("share")
+        seen[rank] = contents(path)
+
+    writers = [threading.Thread(target=write_share, args=[rank]) for rank in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(timeout=10)
+    assert [*seen.values()] == [{"0": "share", "1": "share", "2": "share"}] * 3
 
 
 @pytest.mark.parametrize("folder", [False, True])

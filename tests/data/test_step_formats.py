@@ -207,6 +207,7 @@ def test_stepwise_labels_have_one_type_a_file(tmp_path):
     assert [type(label) for row in rows for label in row["labels"]] == [float] * 3
 
 
+HINT = " (mstar-pl data check lists all such lines)"
 MEND = "mend it and 'label', or remove the row"
 DIFFERS = "'label' is not 'input' with + or - for each 'ки'; mend it, or remove the row"
 TURNS = "human turns with a step and gpt turns, + or -, must alternate after the system's"
@@ -266,7 +267,7 @@ def test_malformed_rows_are_refused_with_file_and_line(folder, good, bad, reason
     path = save(folder / "steps.jsonl", good, bad)
     with pytest.raises(InputError) as raised:
         read_steps(path)
-    assert str(raised.value) == f"{path}:2: {reason.replace('{root}', str(folder))}"
+    assert str(raised.value) == f"{path}:2: {reason.replace('{root}', str(folder))}{HINT}"
 
 
 def test_a_file_in_no_known_format_is_refused(tmp_path):
@@ -276,7 +277,7 @@ def test_a_file_in_no_known_format_is_refused(tmp_path):
     assert str(raised.value) == (
         f"{path}:1: keys question, process are of no known format; known are "
         "mstar (id, images, question, answer, steps, labels); stepwise (prompt, completions, labels); "
-        "math_shepherd (input, label, task); visualprm (image, conversations)"
+        "math_shepherd (input, label, task); visualprm (image, conversations)" + HINT
     )
 
 

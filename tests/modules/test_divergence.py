@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 
 from mstar_pl.callbacks import ResumeCheckpoint
 from mstar_pl.types import InputError
-from tests.modules.test_policy import run, train_file  # noqa: F401 - a fixture
+from tests.modules.training import run
 
 
 class Poison(Callback):
@@ -37,7 +37,7 @@ class Poison(Callback):
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_not_finite_stops_the_run_before_the_weights(internvl_folder, train_file, tmp_path, where):  # noqa: F811
+def test_what_is_not_finite_stops_the_run_before_the_weights(internvl_folder, train_file, tmp_path, where):
     poison = Poison(where)
     with pytest.raises(
         InputError, match=rf"step 2: the {where} is not finite; the prompts of its batch are in .*json"
@@ -55,7 +55,7 @@ def test_what_is_not_finite_stops_the_run_before_the_weights(internvl_folder, tr
     assert all(weight.isfinite().all() for weight in policy.parameters())
 
 
-def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(internvl_folder, train_file, tmp_path):  # noqa: F811
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(internvl_folder, train_file, tmp_path):
     callbacks = [Poison("weight"), ResumeCheckpoint(every_n_steps=1)]
     with pytest.raises(InputError, match=r"step 3: the weight model.*embed_tokens.* is not finite"):
         run(internvl_folder, tmp_path, train_file, callback=callbacks)

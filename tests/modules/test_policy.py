@@ -4,51 +4,16 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Trainer
 
-from mstar_pl.callbacks import PolicyExport, ResponseWriter, ResumeCheckpoint
+from mstar_pl.callbacks import PolicyExport, ResponseWriter
 from mstar_pl.data.collate import collate_examples
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.models import LoRA, adapter_for
 from mstar_pl.modules import PolicyModule
 from mstar_pl.types import InputError, SamplingConfig
-from tests.modules.training import Killed, StopAfter, adamw, assert_same, sgd, state, warm_up
-
-
-@pytest.fixture(scope="module")
-def train_file(tmp_path_factory, examples):
-    """20 steps of 2 examples: 40 rows, ids repeated, as several responses of a prompt are."""
-    rows = [examples[index % len(examples)].to_json() for index in range(40)]
-    return str(write_jsonl(tmp_path_factory.mktemp("data") / "train.jsonl", rows))
-
-
-def run(
-    folder, root, train_file, *, callback=None, ckpt_path=None, data=None, module=None, **trainer_options
-):
-    """Train 10 steps of 4 examples an epoch, in micro-batches of 2."""
-    seed_everything(0)
-    module = {"optimizer": adamw, "lr_scheduler": warm_up} | (module or {})
-    policy = PolicyModule(adapter_for(folder, question_style="plain"), **module)
-    datamodule = PolicyDataModule(
-        **{"train": train_file, "val": train_file, "batch_size": 4, "micro_batch_size": 2} | (data or {})
-    )
-    options = {
-        "max_epochs": 2,
-        "accelerator": "cpu",
-        "gradient_clip_val": 1.0,
-        "logger": False,
-    } | trainer_options
-    trainer = Trainer(
-        default_root_dir=root,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=callback or ResumeCheckpoint(),
-        **options,
-    )
-    trainer.fit(policy, datamodule, ckpt_path=ckpt_path)
-    return policy, trainer
+from tests.modules.training import Killed, StopAfter, assert_same, run, sgd, state
 
 
 def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_is_not(

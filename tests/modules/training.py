@@ -1,8 +1,12 @@
-"""What the tests of training share: optimizers, a kill, and the comparison of two runs."""
+"""What the tests of training share: a run, optimizers, a kill, and the comparison of two runs."""
 
 import torch
+from lightning.pytorch import Trainer, seed_everything
 
 from mstar_pl.callbacks import ResumeCheckpoint
+from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.models import adapter_for
+from mstar_pl.modules import PolicyModule
 
 
 def adamw(params):
@@ -15,6 +19,34 @@ def sgd(params):
 
 def warm_up(optimizer):
     return torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=15)
+
+
+def run(
+    folder, root, train_file, *, callback=None, ckpt_path=None, data=None, module=None, **trainer_options
+):
+    """Train 10 steps of 4 examples an epoch, in micro-batches of 2."""
+    seed_everything(0)
+    module = {"optimizer": adamw, "lr_scheduler": warm_up} | (module or {})
+    policy = PolicyModule(adapter_for(folder, question_style="plain"), **module)
+    datamodule = PolicyDataModule(
+        **{"train": train_file, "val": train_file, "batch_size": 4, "micro_batch_size": 2} | (data or {})
+    )
+    options = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "gradient_clip_val": 1.0,
+        "logger": False,
+    } | trainer_options
+    trainer = Trainer(
+        default_root_dir=root,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=callback or ResumeCheckpoint(),
+        **options,
+    )
+    trainer.fit(policy, datamodule, ckpt_path=ckpt_path)
+    return policy, trainer
 
 
 class Killed(Exception):

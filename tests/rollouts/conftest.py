@@ -8,14 +8,17 @@ from tests.engines import running
 
 
 @pytest.fixture(scope="module")
-def transformers():
+def transformers(request):
+    """Takes the batch size from the module's TRANSFORMERS."""
     lmm = InternVL(question_style="plain")
-    return TransformersEngine(lmm, lmm.load_model(), batch_size=128)
+    options = getattr(request.module, "TRANSFORMERS", {"batch_size": 128})
+    return TransformersEngine(lmm, lmm.load_model(), **options)
 
 
 @pytest.fixture(scope="module")
-def vllm(transformers):
-    with running(transformers.lmm) as engine:
+def vllm(request, transformers):
+    """Takes options from the module's VLLM."""
+    with running(transformers.lmm, **getattr(request.module, "VLLM", {})) as engine:
         yield engine
 
 

@@ -9,28 +9,14 @@ import pytest
 from mstar_pl.data.images import load_image
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.minivista import write_split
-from mstar_pl.models import InternVL
 from mstar_pl.rollouts.engine import Request
-from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, SamplingConfig
-from tests.engines import running
 
 SAMPLING = SamplingConfig(temperature=1.0, max_tokens=12, seed=3)
 TEMPERATURES = [tenths / 10 for tenths in range(3, 17)]
-MAX_BATCHED = 512
-"""Tokens of one step of the vLLM engine: a few long prompts at a time."""
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    lmm = InternVL(question_style="plain")
-    return TransformersEngine(lmm, lmm.load_model(), batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def vllm(transformers):
-    with running(transformers.lmm, max_num_batched_tokens=MAX_BATCHED) as engine:
-        yield engine
+TRANSFORMERS = {"batch_size": 8}
+VLLM = {"max_num_batched_tokens": 512}
+"""A few long prompts at a time."""
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +146,7 @@ def test_prompts_that_exceed_a_step_together_are_not_split(fresh, questions):
         Request(prompt=prompt, sampling=replace(SAMPLING, num_samples=3, max_tokens=4)) for prompt in long
     ]
     groups = fresh.submit(requests)
-    assert sum(len(group.prompt_token_ids) for group in groups) > 8 * MAX_BATCHED
+    assert sum(len(group.prompt_token_ids) for group in groups) > 8 * VLLM["max_num_batched_tokens"]
     assert groups[5::7] == fresh.submit(requests[5::7])
 
 
