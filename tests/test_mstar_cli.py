@@ -71,7 +71,7 @@ def test_a_base_explains_and_the_policy_warms_up_on_it(data, tmp_path):
 
 
 def test_labels_have_a_report_and_no_prompt_in_both_files(labels):
-    train, val = (read_steps(labels / name) for name in ("train.jsonl", "val.jsonl"))
+    train, val = (list(read_steps(labels / name)) for name in ("train.jsonl", "val.jsonl"))
     ids = [{record.prompt.id for record in records} for records in (train, val)]
     assert ids[0]
     assert ids[1]

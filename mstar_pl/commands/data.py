@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +106,22 @@ def check(
         from mstar_pl.models import adapter_for
 
         adapter = adapter_for(policy, **(lmm or {}))
-    checked = check_file(source, adapter, max_length, images_within)
-    for line, problem in sorted(checked.problems.items()):
-        print(f"{source}:{line}: {problem}")
-    if out is not None:
-        write_jsonl(out, (record.to_json() for record in checked.good))
-        print(f"wrote {out} ({len(checked.good)} rows)")
-    if checked.problems:
-        raise InputError(f"{source}: {len(checked.problems)} of {checked.num_rows} rows are faulty")
-    print(f"{source}: {checked.num_rows} rows, no fault")
+    count = Counter[str]()
+
+    def good() -> Iterator[dict[str, Any]]:
+        for _, record in check_file(source, adapter, max_length, images_within):
+            if isinstance(record, InputError):
+                count["faulty"] += 1
+                print(record)
+            else:
+                count["good"] += 1
+                yield record.to_json()
+
+    if out is None:
+        deque(good(), maxlen=0)
+    else:
+        write_jsonl(out, good())
+        print(f"wrote {out} ({count['good']} rows)")
+    if count["faulty"]:
+        raise InputError(f"{source}: {count['faulty']} of {count.total()} rows are faulty")
+    print(f"{source}: {count.total()} rows, no fault")

@@ -99,7 +99,7 @@ def label(
     _print(manifest["metrics"], records, out)
 
 
-def _read(path: Path, with_responses: bool, limit: int | None) -> tuple[list[Example], list[Prompt]]:
+def _read(path: Path, with_responses: bool, limit: int | None) -> tuple[Sequence[Example], Sequence[Prompt]]:
     """Read and check the file: its written responses, if they are to be labelled, and its prompts."""
     from mstar_pl.data.images import verify_images
     from mstar_pl.data.jsonl import read_examples

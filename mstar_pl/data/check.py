@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.collate import Encoder, check_plain, example_lengths
 from mstar_pl.data.collate_steps import encode_steps, step_lengths
-from mstar_pl.data.images import image_problems
+from mstar_pl.data.images import with_image_faults
 from mstar_pl.data.jsonl import anchor, decode_example, scan
+from mstar_pl.data.records import Lines
 from mstar_pl.data.step_formats import holds_steps, step_decoder
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import Example, InputError, Prompt
@@ -19,24 +18,9 @@ from mstar_pl.types import Example, InputError, Prompt
 Record = Prompt | Example | StepLabels
 
 
-@dataclass(slots=True)
-class Checked:
-    """What was found.
-
-    Attributes:
-        num_rows: Lines that are not blank.
-        good: The records without fault, as they were read.
-        problems: By line number, what is wrong with it.
-    """
-
-    num_rows: int = 0
-    good: list[Record] = field(default_factory=list)
-    problems: dict[int, str] = field(default_factory=dict)
-
-
 def check_file(
     path: Path, encoder: Encoder | None = None, max_length: int = 4096, within: str | None = None
-) -> Checked:
+) -> Iterator[tuple[int, Record | InputError]]:
     """Read a file of prompts, examples (rows with a `response`) or labelled steps; decode every image.
 
     Args:
@@ -45,44 +29,34 @@ def check_file(
         max_length: Most tokens of prompt and response together.
         within: Folder in which all images must lie; None allows any path.
 
+    Yields:
+        Number of each line that is not blank, with its record or what is wrong with it.
+
     Raises:
         InputError: The file is missing.
     """
-    checked, records, lines_of = Checked(), dict[int, Record](), defaultdict[str, list[int]](list)
-    for number, record in scan(path, _decoder(path), _unique):
-        checked.num_rows += 1
-        if isinstance(record, InputError):
-            checked.problems[number] = str(record).removeprefix(f"{path}:{number}: ")
-            continue
-        records[number] = record
-        for image in _prompt(record).images:
-            lines_of[image].append(number)
-    for image, problem in image_problems(lines_of, within):
-        for number in lines_of[image]:
-            checked.problems.setdefault(number, problem)
-    for number, record in records.items():
-        if encoder is not None and number not in checked.problems:
-            try:
-                _measure(encoder, record, max_length)
-            except InputError as error:
-                checked.problems[number] = str(error)
-        if number not in checked.problems:
-            checked.good.append(record)
-    return checked
+    found = scan(Lines(path), _decoder(path), _unique)
+    for (number, record), fault in with_image_faults(found, _images, within):
+        if encoder is not None and not fault and not isinstance(record, InputError):
+            fault = _misfit(encoder, record, max_length)
+        yield number, InputError(f"{path}:{number}: {fault}") if fault else record
 
 
-def _measure(encoder: Encoder, record: Record, max_length: int) -> None:
-    match record:
-        case Prompt():
-            length = encoder.num_prompt_tokens(record)
-        case Example():
-            check_plain(encoder, record.prompt, encoder.encode_response(record.response))
-            length = example_lengths(encoder, record)["total"]
-        case StepLabels():
-            check_plain(encoder, record.prompt, encode_steps(encoder, record.steps)[0])
-            length = step_lengths(encoder, record)["total"]
-    if length > max_length:
-        raise InputError(f"has {length} tokens, over max_length {max_length}")
+def _misfit(encoder: Encoder, record: Record, max_length: int) -> str | None:
+    """Return why a model cannot take a record: special tokens in its text, or its length."""
+    try:
+        match record:
+            case Prompt():
+                length = encoder.num_prompt_tokens(record)
+            case Example():
+                check_plain(encoder, record.prompt, encoder.encode_response(record.response))
+                length = example_lengths(encoder, record)["total"]
+            case StepLabels():
+                check_plain(encoder, record.prompt, encode_steps(encoder, record.steps)[0])
+                length = step_lengths(encoder, record)["total"]
+    except InputError as error:
+        return str(error)
+    return f"has {length} tokens, over max_length {max_length}" if length > max_length else None
 
 
 def _decoder(path: Path) -> Callable[[int, dict[str, Any]], Record]:
@@ -105,5 +79,8 @@ def _unique(record: Record) -> str | None:
     return record.id if isinstance(record, Prompt) else None
 
 
-def _prompt(record: Record) -> Prompt:
-    return record if isinstance(record, Prompt) else record.prompt
+def _images(found: tuple[int, Record | InputError]) -> Sequence[str]:
+    _, record = found
+    if isinstance(record, InputError):
+        return ()
+    return record.images if isinstance(record, Prompt) else record.prompt.images

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from mstar_pl.data.collate import Encoder, collate_examples, example_lengths
 from mstar_pl.data.images import verify_images
 from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.labelled import check_labelled
+from mstar_pl.data.records import View
 from mstar_pl.types import InputError, Prompt
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class ExampleSet(Dataset):
         num_losses: How many losses each has: response tokens, or labelled steps.
     """
 
-    def __init__(self, examples: list[Any], lengths: list[int], num_losses: list[int]) -> None:
+    def __init__(self, examples: Sequence[Any], lengths: Sequence[int], num_losses: Sequence[int]) -> None:
         self.examples = examples
         self.lengths = lengths
         self.num_losses = num_losses
@@ -49,7 +51,7 @@ class ExampleSet(Dataset):
 
 
 def fit_context(
-    examples: list[Any],
+    examples: Sequence[Any],
     measure: Callable[[Any], Mapping[str, int]],
     max_length: int,
     overlong: Overlong,
@@ -67,11 +69,11 @@ def fit_context(
     Raises:
         InputError: An example is too long and the policy is `refuse`, or none is left.
     """
-    kept, lengths, num_losses = [], [], []
-    for example in tqdm(examples, "measuring lengths", leave=False, delay=2):
+    kept, lengths, num_losses = array("q"), array("q"), array("q")
+    for place, example in enumerate(tqdm(examples, "measuring lengths", leave=False, delay=2)):
         length = measure(example)
         if length["total"] <= max_length:
-            kept.append(example)
+            kept.append(place)
             lengths.append(length["total"])
             num_losses.append(length["losses"])
         elif overlong == "refuse":
@@ -87,7 +89,7 @@ def fit_context(
         log.warning(
             "%s: dropped %d of %d examples over %d tokens", source, dropped, len(examples), max_length
         )
-    return ExampleSet(kept, lengths, num_losses)
+    return ExampleSet(View(examples, kept), lengths, num_losses)
 
 
 class PolicyDataModule(LightningDataModule):
@@ -146,7 +148,7 @@ class PolicyDataModule(LightningDataModule):
         self.images_within = images_within
         self.seed = seed
         self.example_sets: dict[str, ExampleSet] = {}
-        self.prompt_sets: dict[str, list[Prompt]] = {}
+        self.prompt_sets: dict[str, Sequence[Prompt]] = {}
 
     def setup(self, stage: str) -> None:
         """Read and check the files of a stage.
@@ -240,14 +242,14 @@ class PolicyDataModule(LightningDataModule):
     def _load_examples(self, split: str) -> None:
         path = self._path(split)
         examples = read_examples(path)
-        self._verify([example.prompt for example in examples], path)
+        self._verify((example.prompt for example in examples), path)
         self.example_sets[split] = self._fit(examples, path)
 
-    def _fit(self, examples: list[Any], source: str) -> ExampleSet:
+    def _fit(self, examples: Sequence[Any], source: str) -> ExampleSet:
         measure = partial(self.measure, self._encoder)
         return fit_context(examples, measure, self.max_length, self.overlong, source)
 
-    def _verify(self, prompts: list[Prompt], path: str) -> None:
+    def _verify(self, prompts: Iterable[Prompt], path: str) -> None:
         if self.trainer is None or self.trainer.is_global_zero:
             verify_images(prompts, path, self.images_within, decode=self.verify_images)
 

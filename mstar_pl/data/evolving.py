@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.batches import ResumableLoader
 from mstar_pl.data.collate import is_plain
 from mstar_pl.data.datamodule import ExampleSet, PolicyDataModule
-from mstar_pl.data.interval import interval_prompts
+from mstar_pl.data.interval import interval
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.labelled import check_labelled
+from mstar_pl.data.records import View
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.types import InputError, Prompt
 
@@ -54,9 +56,10 @@ class SelfEvolvingDataModule(PolicyDataModule):
         if min_per_prompt < 1:
             raise InputError(f"data.min_per_prompt {min_per_prompt} must be at least 1")
         self.store_folder = store
-        self.prompts: list[Prompt] = []
-        self.unlabelled: list[Prompt] = []
-        self.val_prompts: list[Prompt] = []
+        self.all_prompts: Sequence[Prompt] = ()
+        self.val_prompts: Sequence[Prompt] = ()
+        self._labelled: list[int] = []
+        self._unlabelled: list[int] = []
 
     @property
     def store(self) -> RolloutStore:
@@ -64,13 +67,26 @@ class SelfEvolvingDataModule(PolicyDataModule):
         assert self.trainer is not None
         return RolloutStore(self.store_folder or Path(self.trainer.default_root_dir) / "rollouts")
 
-    def interval_prompts(self, iteration: int) -> list[Prompt]:
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """The labelled prompts."""
+        return View(self.all_prompts, self._labelled)
+
+    @property
+    def unlabelled(self) -> Sequence[Prompt]:
+        """The unlabelled prompts."""
+        return View(self.all_prompts, self._unlabelled)
+
+    def interval_prompts(self, iteration: int) -> Sequence[Prompt]:
         """Return the prompts of an iteration; unlabelled ones from the iteration on in which they join."""
-        found = interval_prompts(self.prompts, self.interval, iteration, self.seed)
+        places = self._next(self._labelled, iteration)
         joined = iteration - self.first_unlabelled
-        if self.unlabelled and joined >= 0:
-            found += interval_prompts(self.unlabelled, self.interval, joined, self.seed)
-        return found
+        if self._unlabelled and joined >= 0:
+            places += self._next(self._unlabelled, joined)
+        return View(self.all_prompts, places)
+
+    def _next(self, places: Sequence[int], iteration: int) -> list[int]:
+        return [places[chosen] for chosen in interval(len(places), self.interval, iteration, self.seed)]
 
     @property
     def first_unlabelled(self) -> int:
@@ -84,12 +100,13 @@ class SelfEvolvingDataModule(PolicyDataModule):
         iteration = self.trainer.current_epoch if self.trainer else 0
         source = str(self.store.folder(iteration))
         selected = self.store.examples(iteration)
-        examples = [example for example in selected if is_plain(self._encoder, example)]
-        if dropped := len(selected) - len(examples):
+        plain = [place for place, one in enumerate(selected) if is_plain(self._encoder, one)]
+        if dropped := len(selected) - len(plain):
             log.warning("%s: dropped %d responses that spell out special tokens", source, dropped)
-        if not examples:
+        if not plain:
             raise InputError(f"{source}: every selected response spells special tokens; none can be used")
-        self.example_sets["train"] = padded(self._fit(examples, source), self.min_per_prompt)
+        found = self._fit(View(selected, plain), source)
+        self.example_sets["train"] = padded(found, self.min_per_prompt) if self.min_per_prompt > 1 else found
         return super().train_dataloader()
 
     def _load_train(self) -> None:
@@ -100,17 +117,18 @@ class SelfEvolvingDataModule(PolicyDataModule):
             check_labelled(prompts, path)
         elif not 0 <= self.t_mixin < 100:
             raise InputError(f"data.t_mixin {self.t_mixin} is not a percentage in [0, 100)")
-        self.prompts = [prompt for prompt in prompts if prompt.answer is not None]
-        self.unlabelled = [prompt for prompt in prompts if prompt.answer is None]
-        if not self.prompts or (self.t_mixin is not None and not self.unlabelled):
-            lacking = "unlabelled" if self.prompts else "labelled"
+        self.all_prompts, self._labelled, self._unlabelled = prompts, [], []
+        for place, prompt in enumerate(prompts):
+            (self._unlabelled if prompt.answer is None else self._labelled).append(place)
+        if not self._labelled or (self.t_mixin is not None and not self._unlabelled):
+            lacking = "unlabelled" if self._labelled else "labelled"
             raise InputError(f"{path}: no {lacking} prompt; hide the answers of some with mstar-pl data hide")
         if self.paths["val_prompts"]:
             path = self._path("val_prompts")
             self.val_prompts = read_prompts(path)
             check_labelled(self.val_prompts, path)
             self._verify(self.val_prompts, path)
-        interval_prompts(self.prompts, self.interval, 0, self.seed)
+        interval(len(self._labelled), self.interval, 0, self.seed)
 
 
 def padded(found: ExampleSet, least: int) -> ExampleSet:
@@ -126,6 +144,4 @@ def padded(found: ExampleSet, least: int) -> ExampleSet:
     for index, example in enumerate(found.examples):
         by_prompt.setdefault(example.prompt.id, []).append(index)
     order = [own[number % len(own)] for own in by_prompt.values() for number in range(max(least, len(own)))]
-    return ExampleSet(
-        *([values[index] for index in order] for values in (found.examples, found.lengths, found.num_losses))
-    )
+    return ExampleSet(*(View(values, order) for values in (found.examples, found.lengths, found.num_losses)))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from os import cpu_count
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 from tqdm import tqdm
 
 from mstar_pl.types import InputError, Prompt
+
+T = TypeVar("T")
+WINDOW = 1024
+"""Records whose images are decoded at a time."""
 
 
 def load_image(path: str) -> Image.Image:
@@ -42,7 +48,7 @@ def load_image(path: str) -> Image.Image:
         ) from None
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def image_digest(path: str) -> str:
     """Return the SHA-256 of an image file, read once a process."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -68,25 +74,41 @@ def verify_images(
     Raises:
         InputError: An image cannot be decoded or lies elsewhere; names data file, prompt and image.
     """
-    owner = {image: prompt.id for prompt in prompts for image in prompt.images}
-    for image, problem in image_problems(owner, within, decode):
-        raise InputError(f"{source}: prompt {owner[image]!r}: {problem}")
-
-
-def image_problems(
-    images: Collection[str], within: str | None = None, decode: bool = True
-) -> Iterator[tuple[str, str]]:
-    """Decode images, and yield path and fault of each that cannot be used; see `verify_images`."""
-    root = None if within is None else Path(within).resolve()
-    if root is None and not decode:
+    if not decode and within is None:
         return
+    bar = tqdm(prompts, "checking images", leave=False, delay=2)
+    for prompt, fault in with_image_faults(bar, lambda prompt: prompt.images, within, decode):
+        if fault:
+            raise InputError(f"{source}: prompt {prompt.id!r}: {fault}")
+
+
+def with_image_faults(
+    records: Iterable[T],
+    images_of: Callable[[T], Sequence[str]],
+    within: str | None = None,
+    decode: bool = True,
+) -> Iterator[tuple[T, str | None]]:
+    """Yield each record with the fault of its first image that cannot be used, or None.
+
+    Args:
+        records: The records.
+        images_of: Function from a record to its images; each image is decoded once.
+        within: See `verify_images`.
+        decode: See `verify_images`.
+    """
+    root = None if within is None else Path(within).resolve()
+    seen: set[int] = set()  # hashes, which take less memory than paths
+    faults: dict[str, str] = {}
+    rest = iter(records)
     with ThreadPoolExecutor(cpu_count()) as pool:
-        try:
-            results = pool.map(lambda image: _problem(image, root, decode), images)
-            results = tqdm(results, "checking images", len(images), leave=False, delay=2)
-            yield from ((image, found) for image, found in zip(images, results, strict=True) if found)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while window := [*islice(rest, WINDOW)]:
+            images = {image: hash(image) for record in window for image in images_of(record)}
+            new = [image for image, key in images.items() if key not in seen]
+            seen.update(images.values())
+            found = pool.map(lambda image: _problem(image, root, decode), new)
+            faults |= {image: fault for image, fault in zip(new, found, strict=True) if fault}
+            for record in window:
+                yield record, next((faults[image] for image in images_of(record) if image in faults), None)
 
 
 def _problem(path: str, root: Path | None, decode: bool) -> str | None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mstar_pl.data.durable import written_whole
+from mstar_pl.data.records import Lines, Records
 from mstar_pl.types import Example, InputError, Prompt
 
 Record = TypeVar("Record")
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
-    """Read the prompts of a JSONL file; image paths come back absolute.
+def read_prompts(path: str | Path) -> Sequence[Prompt]:
+    """Check the prompts of a JSONL file; they are read again when they are asked for.
+
+    Image paths come back absolute.
 
     Raises:
         InputError: The file is missing, empty, or a line is malformed or repeats an id; names file, line and
@@ -28,8 +31,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     )
 
 
-def read_examples(path: str | Path) -> list[Example]:
-    """Read the training examples (prompts with a `response`) of a JSONL file; image paths come back absolute.
+def read_examples(path: str | Path) -> Sequence[Example]:
+    """Check the training examples (prompts with a `response`) of a JSONL file; see `read_prompts`.
 
     Raises:
         InputError: As `read_prompts`; also when a line has no response.
@@ -60,20 +63,36 @@ def read_records(
     path: Path,
     decode: Callable[[int, dict[str, Any]], Record],
     unique: Callable[[Record], str] | None = None,
-) -> list[Record]:
-    """Decode every line of a JSONL file; see `scan`.
+) -> Records[Record]:
+    """Check every line of a JSONL file as `scan` does, and return its records, which are read when asked for.
 
     Raises:
         InputError: The file is missing, empty, or a line is malformed; names file, line and reason.
     """
-    records: list[Record] = []
-    for _, record in scan(path, decode, unique):
+    lines = Lines(path)
+    if not lines:
+        raise InputError(f"{path}: no rows; the data set is empty")
+    for _, record in scan(lines, decode, unique):
         if isinstance(record, InputError):
             raise InputError(f"{record} (mstar-pl data check lists all such lines)")
-        records.append(record)
-    if not records:
-        raise InputError(f"{path}: no rows; the data set is empty")
-    return records
+    return open_records(lines, decode)
+
+
+def open_records(lines: Lines, decode: Callable[[int, dict[str, Any]], Record]) -> Records[Record]:
+    """Return the records of a JSONL file that is known to be good.
+
+    Args:
+        lines: Its lines.
+        decode: Function from line number and object to a record; a `ValueError` is the line's fault.
+    """
+
+    def decoded(number: int, line: bytes) -> Record:
+        try:
+            return decode(number, _object(line))
+        except ValueError as error:
+            raise InputError(f"{lines.path}:{number}: {error}") from None
+
+    return Records(lines, decoded)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -82,50 +101,35 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: The file is missing, or a line is not a JSON object in UTF-8; names file and line.
     """
-    for number, row in scan(path, lambda _, row: row):
-        if isinstance(row, InputError):
-            raise row
-        yield number, row
+    yield from open_records(Lines(path), lambda number, row: (number, row))
 
 
 def scan(
-    path: Path,
+    lines: Lines,
     decode: Callable[[int, dict[str, Any]], Record],
     unique: Callable[[Record], str | None] | None = None,
 ) -> Iterator[tuple[int, Record | InputError]]:
     """Decode a JSONL file line by line; a line that is at fault gives its error instead of a record.
 
     Args:
-        path: The file.
+        lines: Its lines.
         decode: Function from line number and object to a record; a `ValueError` is the line's fault.
         unique: Function to what must not occur twice; None may.
-
-    Raises:
-        InputError: The file is missing, or a folder.
     """
+    decoded = open_records(lines, decode).decode
     seen: dict[str, int] = {}
-    for number, line in _lines(path):
+    for number, line in lines:
         try:
-            record = decode(number, _object(line))
-            key = unique(record) if unique is not None else None
-            if key is not None and (first := seen.setdefault(key, number)) != number:
-                raise ValueError(f"id {key!r} was already used in line {first}; ids must be unique")
-        except ValueError as error:
-            yield number, InputError(f"{path}:{number}: {error}")
+            record = decoded(number, line)
+        except InputError as error:
+            yield number, error
+            continue
+        key = unique(record) if unique is not None else None
+        if key is not None and (first := seen.setdefault(key, number)) != number:
+            reason = f"id {key!r} was already used in line {first}; ids must be unique"
+            yield number, InputError(f"{lines.path}:{number}: {reason}")
         else:
             yield number, record
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; give the JSONL file inside it") from None
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ HIDDEN_ANSWER = "hidden_answer"
 """Key of an unlabelled prompt's metadata under which its true answer lies, for comparison only."""
 
 
-def read_labelled(path: Path, limit: int | None = None) -> list[Prompt]:
+def read_labelled(path: Path, limit: int | None = None) -> Sequence[Prompt]:
     """Read the first `limit` prompts of a JSONL file and decode their images once.
 
     Raises:

@@ -103,11 +103,17 @@ class ShardFolder:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield all rows, shard by shard, whether the job is complete or not."""
-        for shard in self._shards():
-            yield from pq.read_table(shard, schema=self.schema).to_pylist()
+        for table in self.tables():
+            yield from table.to_pylist()
 
-    def complete_rows(self, columns: Sequence[str], filters: Any = None) -> list[dict[str, Any]]:
-        """Return some columns of the rows of a complete job.
+    def tables(self, columns: Sequence[str] | None = None, filters: Any = None) -> Iterator[pa.Table]:
+        """Yield the shards one by one, or what is asked of their columns and rows."""
+        for shard in self._shards():
+            chosen = list(columns) if columns else None
+            yield pq.read_table(shard, schema=self.schema, columns=chosen, filters=filters)
+
+    def check_complete(self) -> None:
+        """Refuse to read a job that is not complete.
 
         Raises:
             InputError: The job is not complete, or a shard is missing.
@@ -115,15 +121,11 @@ class ShardFolder:
         manifest = self.manifest()
         if manifest is None:
             raise InputError(f"{self.folder}: no {MANIFEST}; this was not finished")
-        rows: list[dict[str, Any]] = []
         for name in manifest["shards"]:
             if not (self.folder / name).is_file():
                 raise InputError(
                     f"{self.folder / name}: is missing; restore it, or remove its folder to sample again"
                 )
-            table = pq.read_table(self.folder / name, columns=list(columns), filters=filters)
-            rows += table.to_pylist()
-        return rows
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("rank-*.parquet"))

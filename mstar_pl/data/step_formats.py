@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ _SYSTEM = "You check a solution step by step. Answer + if a step is right and le
 
 def read_steps(
     path: str | Path, format: StepFormat | None = None, root: str | Path | None = None
-) -> list[StepLabels]:
+) -> Sequence[StepLabels]:
     """Read step labels in any of the formats; by default the keys of the first row tell which.
 
     A prompt has the `id` and `answer` of its row; an id that is missing or -1, as in VisualPRM400K, becomes

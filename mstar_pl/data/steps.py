@@ -7,6 +7,7 @@ from typing import Any
 
 from mstar_pl.data.collate_steps import collate_steps, step_lengths
 from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.records import View
 from mstar_pl.data.step_formats import StepFormat, read_steps
 from mstar_pl.types import InputError
 
@@ -48,8 +49,8 @@ class StepDataModule(PolicyDataModule):
     def _load_examples(self, split: str) -> None:
         path = self._path(split)
         records = read_steps(path, self.format, Path(self.image_root) if self.image_root else None)
-        records = [record for record in records if any(label is not None for label in record.labels)]
-        if not records:
+        known = [place for place, one in enumerate(records) if any(label is not None for label in one.labels)]
+        if not known:
             raise InputError(f"{path}: no step has a label; label them with mstar-pl label")
-        self._verify([record.prompt for record in records], path)
-        self.example_sets[split] = self._fit(records, path)
+        self._verify((records[place].prompt for place in known), path)
+        self.example_sets[split] = self._fit(View(records, known), path)

@@ -2,6 +2,7 @@
 
     root/iteration-0003/rank-0-00000.parquet    one row a rollout, a group's rows together
     root/iteration-0003/manifest.json           written last: it means complete
+    root/iteration-0003/selected.jsonl          the selected rows as training examples, once they were read
 
 The pipeline writes it, the data module reads it; `datasets` and pandas read it, too.
 """
@@ -11,13 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mstar_pl.data.images import image_digest
+from mstar_pl.data.jsonl import open_records, write_jsonl
+from mstar_pl.data.records import Lines, View
 from mstar_pl.data.shards import ShardFolder
 from mstar_pl.types import Example, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
 
@@ -43,6 +47,12 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of a shard. Images are referenced by path and content, never copied."""
+
+EXAMPLES = "selected.jsonl"
+"""Parquet gives no row alone, and training asks for them in random order."""
+
+_EXAMPLE = ["prompt", "response"]
+_SELECTED = [("selected", "=", True)]
 
 
 class RolloutStore:
@@ -86,18 +96,23 @@ class RolloutStore:
         for _, group in groupby(rows, key=lambda row: (row["prompt_id"], row["temperature"])):
             yield _group(list(group))
 
-    def examples(self, iteration: int) -> list[Example]:
-        """Return the selected rollouts of a complete iteration as training examples.
+    def examples(self, iteration: int) -> Sequence[Example]:
+        """Return the selected rollouts of a complete iteration as training examples, read when asked for.
 
         They are ordered by prompt and sample, whatever the shards and ranks of the iteration.
 
         Raises:
             InputError: The iteration is not complete, or a shard is missing.
         """
-        columns = ["prompt_id", "prompt", "sample", "response", "selected"]
-        rows = self.shards(iteration).complete_rows(columns, filters=[("selected", "=", True)])
-        rows.sort(key=lambda row: (row["prompt_id"], row["sample"]))
-        return [Example(prompt=_prompt(row["prompt"]), response=row["response"]) for row in rows]
+        shards = self.shards(iteration)
+        shards.check_complete()
+        keys = pa.concat_tables(shards.tables(["prompt_id", "sample"], _SELECTED))
+        order = pc.sort_indices(keys, [("prompt_id", "ascending"), ("sample", "ascending")])
+        path = shards.folder / EXAMPLES
+        if not path.is_file():
+            rows = chain.from_iterable(table.to_pylist() for table in shards.tables(_EXAMPLE, _SELECTED))
+            write_jsonl(path, (json.loads(row["prompt"]) | {"response": row["response"]} for row in rows))
+        return View(open_records(Lines(path), _example), order.to_pylist())
 
 
 def _rows(scored: ScoredGroup) -> Iterator[dict[str, Any]]:
@@ -145,6 +160,10 @@ def _group(rows: list[dict[str, Any]]) -> ScoredGroup:
         ),
         selected=tuple(row["sample"] for row in rows if row["selected"]),
     )
+
+
+def _example(_: int, row: dict[str, Any]) -> Example:
+    return Example(prompt=Prompt.from_json(row), response=row["response"])
 
 
 @lru_cache(maxsize=1024)

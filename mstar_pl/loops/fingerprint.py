@@ -34,19 +34,16 @@ def fingerprint(
         samplings: How they are sampled.
         parts: Reward, selection and the like, by name; their classes and public options count.
     """
-    content = json.dumps(
-        [
-            (prompt.to_json(), lmm.render(prompt), [image_digest(image) for image in prompt.images])
-            for prompt in prompts
-        ],
-        sort_keys=True,
-    )
+    content = hashlib.sha256()
+    for prompt in prompts:
+        read = (prompt.to_json(), lmm.render(prompt), [image_digest(image) for image in prompt.images])
+        content.update(json.dumps(read, sort_keys=True).encode() + b"\n")
     return json.dumps(
         {
             "lmm": [type(lmm).__qualname__, lmm.dtype, lmm.options],
             "policy_step": step,
             "weights": weights_digest(weights.items()),
-            "prompts": hashlib.sha256(content.encode()).hexdigest()[:16],
+            "prompts": content.hexdigest()[:16],
             "sampling": [asdict(sampling) for sampling in samplings],
             **{name: _describe(part) for name, part in parts.items()},
         }

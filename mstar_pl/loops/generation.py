@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ class GenerationLoop(StatefulLoop):
             began = time.perf_counter()
             with isolate_rng():
                 engine = self.evolution.engine(self.policy.lmm)
-            prompts = [*self.data.prompts, *self.data.unlabelled, *self.data.val_prompts]
+            prompts = chain(self.data.all_prompts, self.data.val_prompts)
             engine.check(prompts, self.evolution.sampling.max_tokens)
             self._engine = engine
             self._sleep()

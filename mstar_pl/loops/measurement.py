@@ -15,9 +15,10 @@ from mstar_pl.metrics.accuracy import decided_accuracy
 from mstar_pl.metrics.dynamics import PassAtK, PassGap, PromptMean, RewardPassAtK
 from mstar_pl.metrics.intervals import Interval
 from mstar_pl.rewards.reward import ModelReward
-from mstar_pl.types import SamplingConfig, ScoredGroup
+from mstar_pl.types import SamplingConfig, Score, ScoredGroup
 
 log = logging.getLogger(__name__)
+Scored = tuple[str, tuple[Score, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +139,25 @@ def dynamics(
         greedy: By prompt id, whether the greedy response is correct.
         k: How many of the best-ranked responses count.
     """
-    by_temperature: defaultdict[float, list[ScoredGroup]] = defaultdict(list)
+    by_temperature: defaultdict[float, list[Scored]] = defaultdict(list)
     for one in groups:
         if all(score.outcome != "undecided" for score in one.scores):
-            by_temperature[one.group.temperature].append(one)
+            by_temperature[one.group.temperature].append((one.group.prompt.id, one.scores))
     return {temperature: _dynamics(found, greedy, k) for temperature, found in sorted(by_temperature.items())}
 
 
-def _dynamics(groups: Sequence[ScoredGroup], greedy: Mapping[str, bool], k: int) -> dict[str, Interval]:
-    num = max(len(one.scores) for one in groups)
+def _dynamics(found: Sequence[Scored], greedy: Mapping[str, bool], k: int) -> dict[str, Interval]:
+    num = max(len(scores) for _, scores in found)
     first, any_of, gap, ranked = PassAtK(1), PassAtK(num), PassGap(num), RewardPassAtK(k)
     metrics: dict[str, PromptMean] = {"pass@1": first, f"pass@{num}": any_of}
-    for one in groups:
-        correct = [score.outcome == "correct" for score in one.scores]
+    for prompt_id, scores in found:
+        correct = [score.outcome == "correct" for score in scores]
         first.update(num, sum(correct))
         any_of.update(num, sum(correct))
-        if (right := greedy.get(one.group.prompt.id)) is not None:
+        if (right := greedy.get(prompt_id)) is not None:
             gap.update(num, sum(correct), right)
             metrics[f"pass@{num}-greedy"] = gap
-        process = [score.process for score in one.scores if score.process is not None]
+        process = [score.process for score in scores if score.process is not None]
         if len(process) == num >= k:
             ranked.update(process, correct)
             metrics[f"reward_pass@{k}"] = ranked

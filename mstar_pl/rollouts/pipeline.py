@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mstar_pl.data.records import View
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.rewards.reward import Reward
 from mstar_pl.rewards.selection import Selection
@@ -77,7 +78,7 @@ class RolloutPipeline:
             after_shard: Called after each shard; what it raises loses none.
         """
         done = self.store.begin(iteration, fingerprint)
-        todo = [prompt for prompt in prompts if prompt.id not in done]
+        todo = View(prompts, [place for place, one in enumerate(prompts) if not done or one.id not in done])
         seconds: defaultdict[str, float] = defaultdict(float)
         count = Counter[str]()
         bar = tqdm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -32,8 +33,8 @@ def summarise(groups: Iterable[ScoredGroup], num_samples: int | None = None) -> 
         Scalars by metric name: `rollout/…` for how responses look, `reward/…` for what they are worth.
     """
     count, length = Counter[str](), 0
-    labelled: list[list[OutcomeName]] = []
-    process: defaultdict[str, list[float]] = defaultdict(list)
+    labelled = Counter[tuple[OutcomeName, ...]]()
+    process: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     kept, drawn = Counter[str](), Counter[str]()
     pseudo: list[bool | None] = []
     version = 0
@@ -43,7 +44,7 @@ def summarise(groups: Iterable[ScoredGroup], num_samples: int | None = None) -> 
         if scored.group.prompt.answer is None:
             pseudo.append(agreement(scored))
         else:
-            labelled.append(outcomes)
+            labelled[tuple(outcomes)] += 1
         for index, score in enumerate(scored.scores):
             if score.process is not None:
                 process[score.outcome].append(score.process)
@@ -103,15 +104,17 @@ def is_repetitive(token_ids: Sequence[int], times: int = 4, least: int = 16) -> 
     return False
 
 
-def _passes(labelled: Sequence[Sequence[OutcomeName]], num_samples: int) -> dict[str, float]:
+def _passes(labelled: Counter[tuple[OutcomeName, ...]], num_samples: int) -> dict[str, float]:
     """Return Pass@1 and Pass@K of the K samples that every prompt had; more would favour hard prompts."""
-    first = [Counter(outcomes[:num_samples]) for outcomes in labelled]
-    counts = [(one["correct"] + one["wrong"], one["correct"]) for one in first]
-    decided = [(num, correct) for num, correct in counts if num]
+    decided = Counter[tuple[int, int]]()
+    for outcomes, times in labelled.items():
+        one = Counter(outcomes[:num_samples])
+        if num := one.total() - one["undecided"]:
+            decided[num, one["correct"]] += times
     if not decided:
         return {}
-    whole = [pass_at_k(num, correct, min(num_samples, num)) for num, correct in decided]
-    each = [correct / num for num, correct in decided]
+    each = (correct / num for num, correct in decided.elements())
+    whole = (pass_at_k(num, correct, min(num_samples, num)) for num, correct in decided.elements())
     return {"reward/pass@1": fmean(each), f"reward/pass@{num_samples}": fmean(whole)}
 
 

@@ -52,6 +52,7 @@ class VLLMEngine(RolloutEngine):
         gpu_memory_utilization: Share of the GPU's memory for weights and KV cache.
         cpu_kv_cache_gib: KV cache on a machine without a GPU, in GiB.
         max_images: Most images of a prompt.
+        image_cache_gib: Host memory for preprocessed images, in GiB; vLLM's own default, 4, only fills up.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class VLLMEngine(RolloutEngine):
         gpu_memory_utilization: float = 0.5,
         cpu_kv_cache_gib: int = 1,
         max_images: int = 1,
+        image_cache_gib: float = 0.5,
     ) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cpu_kv_cache_gib))
         self.lmm = lmm
@@ -84,6 +86,7 @@ class VLLMEngine(RolloutEngine):
             enable_sleep_mode=torch.cuda.is_available(),
             limit_mm_per_prompt={"image": max_images, "video": 0},
             mm_processor_kwargs=processor_options or None,
+            mm_processor_cache_gb=image_cache_gib,
             disable_log_stats=True,
             # Prefixes are reused in whole blocks; the CPU's default of 128 tokens exceeds short prompts.
             block_size=None if torch.cuda.is_available() else 32,

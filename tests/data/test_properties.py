@@ -79,9 +79,9 @@ def test_any_object_is_a_prompt_or_a_value_error(row):
 @given(st.lists(prompts(), min_size=1, max_size=5, unique_by=lambda prompt: prompt.id), TEXT)
 def test_files_of_prompts_and_examples_are_read_as_they_were_written(tmp_path, some, response):
     path = write_jsonl(tmp_path / "p.jsonl", (prompt.to_json() for prompt in some))
-    assert read_prompts(path) == some
+    assert list(read_prompts(path)) == some
     examples = [Example(prompt=prompt, response=response) for prompt in some]
-    assert read_examples(write_jsonl(path, (one.to_json() for one in examples))) == examples
+    assert list(read_examples(write_jsonl(path, (one.to_json() for one in examples)))) == examples
 
 
 @FILES
@@ -107,7 +107,7 @@ def test_step_labels_are_read_as_they_were_written(tmp_path, prompt, steps, data
     label = st.none() | st.sampled_from([0.0, 1.0]) | st.floats(0, 1)
     labels = tuple(data.draw(st.lists(label, min_size=len(steps), max_size=len(steps))))
     record = StepLabels(prompt=prompt, steps=tuple(steps), labels=labels)
-    assert read_steps(write_steps(tmp_path / "s.jsonl", [record], "mstar")) == [record]
+    assert list(read_steps(write_steps(tmp_path / "s.jsonl", [record], "mstar"))) == [record]
 
 
 @st.composite
@@ -159,4 +159,4 @@ def test_a_rollout_store_is_read_as_it_was_written(tmp_path_factory, some):
     expected = [
         Example(prompt=by_id[key].prompt, response=by_id[key].rollouts[k].text) for key, k in selected
     ]
-    assert store.examples(0) == expected
+    assert list(store.examples(0)) == expected

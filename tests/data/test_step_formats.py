@@ -137,7 +137,7 @@ def test_what_is_written_is_read_back(folder, format):
         record(["Ж."], [0.0], id="r", images=(str(folder / "demo/0001.png"), str(folder / "demo/0002.png"))),
     ]
     path = write_steps(folder / "new/steps.jsonl", records, format)
-    back = read_steps(path)
+    back = list(read_steps(path))
     expected = [one.steps for one in records]
     if format == "math_shepherd":
         expected[1] = ("4 + 4 = 8.", "Then 2 - 1.")  # the numbering belongs to the format
@@ -145,7 +145,7 @@ def test_what_is_written_is_read_back(folder, format):
     assert [one.labels for one in back] == [one.labels for one in records]
     assert [one.prompt.images for one in back] == [one.prompt.images for one in records]
     assert [one.prompt.question for one in back] == ["How many?"] * 3
-    assert read_steps(write_steps(folder / "new/steps.jsonl", back, format)) == back, "a fixed point"
+    assert list(read_steps(write_steps(folder / "new/steps.jsonl", back, format))) == back, "a fixed point"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_published_rows_are_written_as_they_were(folder, format, published):
 
 def test_mstar_keeps_choices_and_unknown_labels(tmp_path):
     whole = record(["a", "b"], [None, 0.5], choices=("4", "5"), question_type="multi_choice")
-    assert read_steps(write_steps(tmp_path / "steps.jsonl", [whole], "mstar")) == [whole]
+    assert list(read_steps(write_steps(tmp_path / "steps.jsonl", [whole], "mstar"))) == [whole]
 
 
 @pytest.mark.parametrize("format", FORMATS[1:])

@@ -3,9 +3,9 @@
 import datasets
 import pytest
 
-from mstar_pl.data.interval import interval_prompts
+from mstar_pl.data.interval import interval
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup, Score, ScoredGroup
+from mstar_pl.types import InputError, Rollout, RolloutGroup, Score, ScoredGroup
 
 
 def scored(prompt, step=7, num=3):
@@ -51,7 +51,7 @@ def test_examples_do_not_depend_on_the_shards(store, prompts):
         for rank, start in enumerate(range(0, 8, 3 + iteration)):
             store.append(iteration, order[start : start + 3 + iteration], "p", rank=rank % 2)
         store.finish(iteration, "p", {})
-    assert store.examples(0) == store.examples(1)
+    assert list(store.examples(0)) == list(store.examples(1)) != []
 
 
 def test_what_a_crash_left_is_kept_and_half_a_shard_is_not(store, prompts):
@@ -98,19 +98,18 @@ def test_datasets_reads_it(store, prompts, tmp_path):
 
 @pytest.mark.parametrize("percent", [100, 50, 25, 12.5, 6.25, 33, 0.1])
 def test_an_interval_goes_round_the_set_evenly(percent):
-    prompts = [Prompt(id=str(number), question="?") for number in range(101)]
-    counts = dict.fromkeys((prompt.id for prompt in prompts), 0)
+    counts = [0] * 101
     for iteration in range(40):
-        part = interval_prompts(prompts, percent, iteration, seed=3)
+        part = interval(101, percent, iteration, seed=3)
         assert part
         assert abs(len(part) - 101 * percent / 100) <= 1
-        for prompt in part:
-            counts[prompt.id] += 1
+        for place in part:
+            counts[place] += 1
     if percent >= 1:
-        assert max(counts.values()) - min(counts.values()) <= 1
+        assert max(counts) - min(counts) <= 1
 
 
 @pytest.mark.parametrize("percent", [0, -5, 101])
 def test_an_interval_must_be_a_percentage(percent):
     with pytest.raises(InputError, match="is not a percentage"):
-        interval_prompts([Prompt(id="1", question="?")], percent, 0, 0)
+        interval(1, percent, 0, 0)

@@ -35,7 +35,7 @@ def test_what_does_not_fit_is_not_repeated(files, tmp_path):
     assert Counter(one.prompt.id for one in kept.examples) == Counter(
         one.prompt.id for one in whole.examples if lengths[one.prompt.id] <= room
     )
-    assert kept.lengths == [lengths[one.prompt.id] for one in kept.examples]
+    assert list(kept.lengths) == [lengths[one.prompt.id] for one in kept.examples]
     assert len(kept) < len(whole)
 
 

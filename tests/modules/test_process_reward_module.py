@@ -104,7 +104,7 @@ def test_responses_without_any_label_are_left_out(internvl_folder, step_file, re
     more = save(tmp_path / "more.jsonl", [records[0], unknown, *records[1:], unknown])
     expected, _ = run(internvl_folder, tmp_path / "a", step_file)
     judge, trainer = run(internvl_folder, tmp_path / "b", more)
-    assert trainer.datamodule.example_sets["train"].examples == records
+    assert list(trainer.datamodule.example_sets["train"].examples) == records
     assert torch.equal(judge.model.lm_head.weight, expected.model.lm_head.weight)
     none = save(tmp_path / "none.jsonl", [unknown])
     with pytest.raises(InputError, match=r"none\.jsonl: no step has a label"):
