@@ -14,8 +14,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mstar_pl"
 LEVELS = [
-    {"types", "distributed"},
-    {"metrics", "data"},
+    {"types"},
+    {"distributed", "metrics", "data"},
     {"models"},
     {"rewards"},  # the process reward holds a model
     {"rollouts"},  # an engine takes the adapter of a model

@@ -13,13 +13,16 @@ from mstar_pl.loops import SelfEvolvingTrainer
 from mstar_pl.loops._lightning import FolderCheckpoint
 from mstar_pl.types import InputError
 
+ACCUMULATION = "accumulate_grad_batches"
+
 
 class ResumeCheckpoint(FolderCheckpoint):
     """Keep one checkpoint, `last.ckpt`, from which `fit --ckpt_path last` goes on exactly.
 
     It is written at the end of each epoch and, if wanted, every few optimizer steps, but then only between
     two optimizer steps inside an epoch: a checkpoint between accumulated micro-batches, or on the last batch
-    of an epoch, would lose batches or hooks on resumption. Random-number states are kept with it.
+    of an epoch, would lose batches or hooks on resumption. Random-number states are kept with it. The number
+    of processes and the size of micro-batches may be others then.
 
     After SIGTERM or SIGUSR1 it saves at the next such moment and ends the run with exit code 75.
 
@@ -81,6 +84,25 @@ class ResumeCheckpoint(FolderCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save nothing here; the last epoch's end came before."""
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note how many micro-batches a process has in an optimizer step."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint[ACCUMULATION] = trainer.accumulate_grad_batches
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Recount the micro-batches of the epoch so far, where their number in a step has changed since."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        former = checkpoint.get(ACCUMULATION, trainer.accumulate_grad_batches)
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        if not progress["is_last_batch"]:
+            count = progress["current"]
+            more = count["ready"] // former * trainer.accumulate_grad_batches - count["ready"]
+            count |= {name: number + more for name, number in count.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the random-number states."""

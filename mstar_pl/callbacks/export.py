@@ -102,14 +102,21 @@ class ProcessRewardExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export on the first process, with the last validation in the card."""
         assert isinstance(pl_module, ProcessRewardModule)
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        if getattr(trainer, "fast_dev_run", False):
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if "val/" in name}
         notes = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. " + ", ".join(
             f"{name} {value:.3f}" for name, value in sorted(scores.items())
         )
         path = self._path(trainer)
-        export_process_reward(pl_module.lmm, pl_module.model, pl_module.read_out, path, notes)
+        export_process_reward(
+            pl_module.lmm,
+            pl_module.model,
+            pl_module.read_out,
+            path,
+            notes,
+            writes=trainer.is_global_zero,
+        )
         log.info("process reward model exported to %s", path)
 
     def _path(self, trainer: Trainer) -> Path:
@@ -138,9 +145,9 @@ def _refuse_start(pl_module: LMMModule, folder: Path) -> None:
 
 def _export(trainer: Trainer, pl_module: LightningModule, folder: str | None, notes: str = "") -> None:
     assert isinstance(pl_module, PolicyModule)
-    if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+    if getattr(trainer, "fast_dev_run", False):
         return
     path = _folder(trainer, folder)
     base = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. {notes}"
-    export_policy(pl_module.lmm, pl_module.model, path, base.strip())
+    export_policy(pl_module.lmm, pl_module.model, path, base.strip(), writes=trainer.is_global_zero)
     log.info("policy exported to %s", path)

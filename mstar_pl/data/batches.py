@@ -21,6 +21,7 @@ class MicroBatch:
 
     Attributes:
         indices: Positions in the data set.
+        step: The optimizer step of the epoch.
         num_step_losses: Response tokens, or labelled steps, of the whole optimizer step, over its
             micro-batches and all processes. A sum of losses divided by it does not depend on how the step is
             cut into micro-batches and processes.
@@ -28,6 +29,7 @@ class MicroBatch:
 
     indices: tuple[int, ...]
     num_step_losses: int
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +106,26 @@ def plan_epoch(
     short = [whole.pop()] if len(whole[-1]) < plan.batch_size else []
     rng.shuffle(whole)
     batches: list[MicroBatch] = []
-    for step in whole + short:
+    for number, step in enumerate(whole + short):
         num_parts = -(-len(step) // (plan.micro_batch_size * plan.num_processes)) * plan.num_processes
         step += (step * num_parts)[: max(0, num_parts - len(step))]
         total = sum(num_losses[index] for index in step)
         ordered = sorted(step, key=lambda index: -lengths[index])
         cuts = [len(ordered) * part // num_parts for part in range(num_parts + 1)]
-        parts = [tuple(ordered[begin:end]) for begin, end in pairwise(cuts)]
-        batches += [MicroBatch(part, total) for part in parts[rank :: plan.num_processes]]
+        own = [tuple(ordered[begin:end]) for begin, end in pairwise(cuts)]
+        batches += [MicroBatch(part, total, number) for part in own[rank :: plan.num_processes]]
     return batches
+
+
+def cut_evenly(num: int, size: int, num_processes: int) -> list[range]:
+    """Cut `num` examples into batches of at most `size`, as many for each process as for any other.
+
+    >>> cut_evenly(7, 3, 1), cut_evenly(7, 3, 2)
+    ([range(0, 2), range(2, 4), range(4, 7)], [range(0, 1), range(1, 3), range(3, 5), range(5, 7)])
+    """
+    count = -(-num // (size * num_processes)) * num_processes
+    cuts = [num * part // count for part in range(count + 1)]
+    return [range(begin, end) for begin, end in pairwise(cuts)]
 
 
 class ResumableLoader:
@@ -172,9 +185,13 @@ class ResumableLoader:
         return [index for batch in batches for index in plan[batch].indices]
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of batches taken of the current epoch."""
-        return {"taken": self._taken}
+        """Return the number of optimizer steps whose batches were taken; 0 after the last one of the epoch.
+
+        Unlike batches they are the same for any number of processes and size of micro-batches.
+        """
+        plan = self._plan(self._epoch())
+        return {"steps": plan[self._taken].step if self._taken < len(plan) else 0}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration skip the batches that were taken; after a finished epoch, none."""
-        self._skip = state["taken"] if state["taken"] < len(self) else 0
+        """Let the next iteration skip the batches of these steps."""
+        self._skip = sum(batch.step < state["steps"] for batch in self._plan(self._epoch()))

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mstar_pl.data.batches import Batch, BatchPlan, MicroBatch, ResumableLoader, plan_epoch
+from mstar_pl.data.batches import Batch, BatchPlan, MicroBatch, ResumableLoader, cut_evenly, plan_epoch
 from mstar_pl.data.collate import Encoder, collate_examples, example_lengths
 from mstar_pl.data.images import verify_images
 from mstar_pl.data.jsonl import read_examples, read_prompts
@@ -176,7 +176,7 @@ class PolicyDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of this process; its order is a function of seed and epoch."""
-        rank = self.trainer.global_rank if self.trainer else 0
+        rank, _ = self._process
         data = self.example_sets["train"]
 
         @lru_cache(maxsize=1)
@@ -203,11 +203,11 @@ class PolicyDataModule(LightningDataModule):
         data = self.example_sets.get("val")
         if data is None:
             return []
-        size = self.eval_batch_size
-        batches = [
-            MicroBatch(tuple(range(start, min(start + size, len(data)))), 0)
-            for start in range(0, len(data), size)
-        ]
+        rank, num = self._process
+        if len(data) < num:
+            raise InputError(f"data.val: {len(data)} examples for {num} processes; give more examples")
+        ranges = cut_evenly(len(data), self.eval_batch_size, num)
+        batches = [MicroBatch(tuple(batch), 0) for batch in ranges[rank::num]]
         return DataLoader(
             data,
             batch_sampler=batches,  # type: ignore[arg-type] # indices are micro-batches here
@@ -233,7 +233,8 @@ class PolicyDataModule(LightningDataModule):
         )
 
     def _prompt_loader(self, stage: str) -> DataLoader:
-        prompts = self.prompt_sets[stage]
+        rank, num = self._process
+        prompts = self.prompt_sets[stage][rank::num]
         return DataLoader(prompts, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def _load_train(self) -> None:
@@ -247,7 +248,13 @@ class PolicyDataModule(LightningDataModule):
 
     def _fit(self, examples: Sequence[Any], source: str) -> ExampleSet:
         measure = partial(self.measure, self._encoder)
-        return fit_context(examples, measure, self.max_length, self.overlong, source)
+        found = fit_context(examples, measure, self.max_length, self.overlong, source)
+        if self._process[1] > 1 and len({bool(one.prompt.images) for one in found.examples}) > 1:
+            raise InputError(
+                f"{source}: some prompts have images, some have none; a process whose batch has none would "
+                "not run the vision tower, for which the others wait. Train in one process, or on one kind"
+            )
+        return found
 
     def _verify(self, prompts: Iterable[Prompt], path: str) -> None:
         if self.trainer is None or self.trainer.is_global_zero:
@@ -271,6 +278,11 @@ class PolicyDataModule(LightningDataModule):
             )
         except ValueError as error:
             raise InputError(f"data: {error}") from None
+
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Number of this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     @property
     def _encoder(self) -> Encoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 
 class StatefulLoop(_Loop):
@@ -91,7 +94,56 @@ class FolderCheckpoint(ModelCheckpoint):
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         last = self.folder(trainer) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-        return {str(last)} if last.is_file() else set()
+        return {str(last)} if last.exists() else set()  # a folder, where it is spread over processes
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Spread weights, gradients and optimizer state over all processes (PyTorch's `fully_shard`).
+
+    It is Lightning's `ModelParallelStrategy` without tensor parallelism, for any number of processes, GPUs or
+    CPUs.
+
+    Args:
+        save_distributed_checkpoint: Write a checkpoint as a folder to which each process writes its share;
+            else as one file, which another strategy can read, too, and for which the first process must have
+            room.
+        timeout: Time limit of the collective operations of training.
+    """
+
+    def __init__(
+        self,
+        save_distributed_checkpoint: bool = True,
+        timeout: timedelta = timedelta(minutes=30),
+    ) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=save_distributed_checkpoint,
+            timeout=timeout,
+        )
+
+    def setup_environment(self) -> None:
+        """Form a mesh of all processes."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+StrategyRegistry.register("fsdp2", FSDP2Strategy, description="mstar_pl.loops.FSDP2Strategy")
+
+
+class _NoSignals(_SignalConnector):
+    """Leaves signals alone."""
+
+    def register_signal_handlers(self) -> None:
+        """Do nothing."""
+
+
+def leave_signals(trainer: Trainer) -> None:
+    """Keep Lightning's handlers off.
+
+    They would end the run after any micro-batch, with nothing saved. With several processes the handler
+    itself starts a collective operation, in the middle of whatever the process does.
+    """
+    trainer._signal_connector = _NoSignals(trainer)
 
 
 def install(trainer: Trainer, loop: PhasedFitLoop) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -26,7 +26,7 @@ class Policy(Protocol):
     lmm: LMM
     model: PreTrainedModel | PeftModel
 
-    def policy_weights(self) -> AbstractContextManager[dict[str, Tensor]]:
+    def policy_weights(self) -> AbstractContextManager[Mapping[str, Tensor]]:
         """Give the weights as a checkpoint of the model folder has them."""
 
     def restart_policy(self) -> None:

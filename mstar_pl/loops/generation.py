@@ -23,6 +23,7 @@ from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metric
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
 from mstar_pl.loops.health import check_disk, check_rollouts, checkpoint_bytes, rollout_bytes
+from mstar_pl.loops.heartbeat import Heartbeat
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
@@ -44,15 +45,19 @@ class GenerationLoop(StatefulLoop):
         trainer: The trainer.
         evolution: The settings.
         interruption: A request to end.
+        heartbeat: The connection to the other processes of the run.
 
     Attributes:
         is_saved: Whether the run can be resumed from here; between shards it ends then on request.
     """
 
-    def __init__(self, trainer: Trainer, evolution: Evolution, interruption: Interruption) -> None:
+    def __init__(
+        self, trainer: Trainer, evolution: Evolution, interruption: Interruption, heartbeat: Heartbeat
+    ) -> None:
         super().__init__(trainer)
         self.evolution = evolution
         self.interruption = interruption
+        self.heartbeat = heartbeat
         self.temperature = evolution.sampling.temperature
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._logged: dict[str, float] = {}
@@ -78,7 +83,7 @@ class GenerationLoop(StatefulLoop):
 
     def is_complete(self, iteration: int) -> bool:
         """Tell whether the store holds the rollouts that this run made for the iteration."""
-        manifest = self.data.store.manifest(iteration)
+        manifest = self.heartbeat.processes.first(lambda: self.data.store.manifest(iteration))
         return manifest is not None and manifest["fingerprint"] == self._fingerprint
 
     def run(self, iteration: int) -> None:
@@ -144,7 +149,7 @@ class GenerationLoop(StatefulLoop):
             summary: Function from the groups to the metrics of the manifest.
             seconds: Names under which sampling and scoring are timed.
         """
-        reward = reward or self.evolution.reward
+        reward, processes = reward or self.evolution.reward, self.heartbeat.processes
         with self.policy.policy_weights() as weights:
             found = fingerprint(
                 self.policy.lmm,
@@ -156,7 +161,9 @@ class GenerationLoop(StatefulLoop):
                 selection=selection,
                 second_chance=self.evolution.second_chance if selection else None,
             )
-        manifest = store.manifest(iteration)
+        if len({*processes.gather(found)}) > 1:
+            raise InputError("the processes of this run differ in options, data or weights; they must agree")
+        manifest = processes.first(lambda: store.manifest(iteration))
         if manifest is not None and manifest["fingerprint"] == found:
             return manifest
         pipeline = RolloutPipeline(
@@ -166,6 +173,8 @@ class GenerationLoop(StatefulLoop):
             self.evolution.shard_prompts,
             self.evolution.second_chance,
             timeout=60 * self.evolution.engine_timeout if self.evolution.engine_timeout else None,
+            processes=processes,
+            after_shard=self._end_if_asked,
         )
 
         def sample() -> dict[str, Any]:
@@ -175,22 +184,21 @@ class GenerationLoop(StatefulLoop):
                 if isinstance(reward, ModelReward):
                     reward.wake(str(self.trainer.strategy.root_device))
                 return pipeline.run(
-                    engine,
-                    prompts,
-                    samplings,
-                    iteration,
-                    found,
-                    summary,
-                    title=store.root.name,
-                    after_shard=self._end_if_asked,
+                    engine, prompts, samplings, iteration, found, summary, title=store.root.name
                 )
 
+        self.heartbeat.phase = f"sampling, {store.root.name} {iteration}"
         try:
             manifest = sample()
         except EngineError as error:
+            if processes.num > 1:  # engines start together
+                raise
             log.exception("the engine failed (%s); starting it once more", error)
             self._drop_engine()
             manifest = sample()
+        except RuntimeError:  # another process left while this one waited for it
+            self.interruption.end_if_asked()
+            raise
         for name, key in zip(seconds, ("rollout/seconds", "reward/seconds"), strict=True):
             self.seconds[name] += manifest["metrics"][key]
         return manifest
@@ -232,7 +240,8 @@ class GenerationLoop(StatefulLoop):
             metrics["train/peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         else:
             metrics["train/peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        log_metrics(self.trainer, metrics)
+        peaks = self.heartbeat.processes.gather(metrics["train/peak_memory_gib"])
+        log_metrics(self.trainer, metrics | {"train/peak_memory_gib": max(peaks)})
 
     @property
     def policy(self) -> Policy:

@@ -43,6 +43,11 @@ class Interruption:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
+    def ask(self) -> None:
+        """Pass a request on that another process has received."""
+        if self.received is None:
+            self.received = signal.SIGTERM
+
     def end_if_asked(self) -> None:
         """End the run, if a signal has come.
 

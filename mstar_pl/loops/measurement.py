@@ -148,7 +148,9 @@ def dynamics(
 
 def _dynamics(found: Sequence[Scored], greedy: Mapping[str, bool], k: int) -> dict[str, Interval]:
     num = max(len(scores) for _, scores in found)
-    first, any_of, gap, ranked = PassAtK(1), PassAtK(num), PassGap(num), RewardPassAtK(k)
+    alone = {"sync_on_compute": False}  # each process has the responses of all
+    first, any_of = PassAtK(1, **alone), PassAtK(num, **alone)
+    gap, ranked = PassGap(num, **alone), RewardPassAtK(k, **alone)
     metrics: dict[str, PromptMean] = {"pass@1": first, f"pass@{num}": any_of}
     for prompt_id, scores in found:
         correct = [score.outcome == "correct" for score in scores]

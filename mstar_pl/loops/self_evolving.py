@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mstar_pl.data.durable import locked
-from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, install
+from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, install, leave_signals
 from mstar_pl.loops.evolution import Evolution
 from mstar_pl.loops.generation import GenerationLoop
+from mstar_pl.loops.heartbeat import Heartbeat
 from mstar_pl.loops.interruption import Interrupted, Interruption
 from mstar_pl.loops.measurement import Evaluation, Measurement
 from mstar_pl.types import InputError
@@ -35,7 +37,7 @@ class SelfEvolvingLoop(PhasedFitLoop):
 
     def __init__(self, trainer: SelfEvolvingTrainer, evolution: Evolution) -> None:
         super().__init__(trainer)
-        self.generation = GenerationLoop(trainer, evolution, trainer.interruption)
+        self.generation = GenerationLoop(trainer, evolution, trainer.interruption, trainer.heartbeat)
         self.measurement = Measurement(self.generation)
         self._began = self._training_began = 0.0
 
@@ -93,15 +95,24 @@ class SelfEvolvingTrainer(Trainer):
         kwargs: Arguments of Lightning's Trainer. `max_epochs` is the number of iterations.
 
     Raises:
-        InputError: More than one process is asked for.
+        InputError: The strategy is one that does not work here.
     """
 
     def __init__(self, *args: Any, evolution: Evolution | None = None, **kwargs: Any) -> None:
+        # The loaders of the data modules give each process its share; Lightning would cut it once more.
+        kwargs["use_distributed_sampler"] = False
         super().__init__(*args, reload_dataloaders_every_n_epochs=1, **kwargs)
+        if isinstance(self.strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise InputError(
+                f"trainer.strategy {type(self.strategy).__name__} is not supported: it flattens or hides the "
+                "parameters that are given to the engine; take configs/trainer/ddp.yaml or fsdp2.yaml"
+            )
+        if not self.is_global_zero:
+            logging.getLogger("mstar_pl").setLevel(logging.WARNING)
         self.interruption = Interruption()
+        self.heartbeat = Heartbeat(self.interruption)
+        self.callbacks.insert(0, self.heartbeat)  # type: ignore[attr-defined] # set by theirs
         if evolution is not None:
-            if self.world_size > 1:
-                raise InputError("self-evolving training runs in one process; set trainer.devices: 1")
             install(self, SelfEvolvingLoop(self, evolution))
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
@@ -111,6 +122,8 @@ class SelfEvolvingTrainer(Trainer):
             InputError: Another run is at work there.
             Interrupted: The scheduler asked the run to end. With a `ResumeCheckpoint` everything is saved.
         """
+        if self._saves:
+            leave_signals(self)
         has_folder = self.is_global_zero and not getattr(self, "fast_dev_run", False)
         with (
             locked(Path(self.default_root_dir)) if has_folder else nullcontext(),
@@ -120,14 +133,6 @@ class SelfEvolvingTrainer(Trainer):
                 super().fit(*args, **kwargs)
             except SIGTERMException:
                 raise Interrupted from None
-
-    @property
-    def received_sigterm(self) -> bool:
-        """Whether Lightning's loops are to end the run: never where a checkpoint callback of ours does.
-
-        They would end it after any micro-batch, with nothing saved.
-        """
-        return super().received_sigterm and not self._saves
 
     @property
     def _saves(self) -> bool:

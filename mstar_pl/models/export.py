@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from mstar_pl.data.durable import put_back, written_whole
 from mstar_pl.data.format import STEP_SEPARATOR
 from mstar_pl.models.families import ADAPTER_FILE
+from mstar_pl.models.gathered import Gathered
 from mstar_pl.models.lmm import LMM
 from mstar_pl.models.lora import merged_weights
 from mstar_pl.models.process_reward import HEAD_FILE, StepReadOut
@@ -46,7 +47,9 @@ prefer those with high scores; as the only judge of an answer it is weak.
 """
 
 
-def export_policy(lmm: LMM, model: PreTrainedModel | PeftModel, folder: str | Path, notes: str = "") -> Path:
+def export_policy(
+    lmm: LMM, model: PreTrainedModel | PeftModel, folder: str | Path, notes: str = "", *, writes: bool = True
+) -> Path:
     """Write a policy: weights (low-rank updates merged), configuration, processor, adapter file and card.
 
     Args:
@@ -54,12 +57,13 @@ def export_policy(lmm: LMM, model: PreTrainedModel | PeftModel, folder: str | Pa
         model: The model, with or without low-rank updates.
         folder: Where it goes; an existing folder is replaced when the new one is whole.
         notes: Markdown for the model card: base, data, recipe.
+        writes: False in processes that only help to put weights together which are spread over them.
 
     Returns:
         The folder.
     """
     card = _HEADER.format(title="Policy trained with mstar_pl", adapter=ADAPTER_FILE, notes=notes)
-    return _export(lmm, model, Path(folder), card)
+    return _export(lmm, model, Path(folder), card, writes)
 
 
 def export_process_reward(
@@ -68,6 +72,8 @@ def export_process_reward(
     read_out: StepReadOut,
     folder: str | Path,
     notes: str = "",
+    *,
+    writes: bool = True,
 ) -> Path:
     """Write a process reward model like a policy, with its read-out and a card on how to score with it.
 
@@ -77,6 +83,7 @@ def export_process_reward(
         read_out: Its read-out; a scalar head goes into a file of its own.
         folder: Where it goes; an existing folder is replaced when the new one is whole.
         notes: Markdown for the model card.
+        writes: See `export_policy`.
 
     Returns:
         The folder.
@@ -90,7 +97,7 @@ def export_process_reward(
     scoring = _SCORING.format(separator=STEP_SEPARATOR, read_out=reading)
     title = "Process reward model trained with mstar_pl"
     card = _HEADER.format(title=title, adapter=ADAPTER_FILE, notes=notes) + scoring
-    return _export(lmm, model, Path(folder), card, read_out)
+    return _export(lmm, model, Path(folder), card, writes, read_out)
 
 
 def _export(
@@ -98,20 +105,29 @@ def _export(
     model: PreTrainedModel | PeftModel,
     folder: Path,
     card: str,
+    writes: bool,
     read_out: StepReadOut | None = None,
 ) -> Path:
     """Write all of a model; a half-written export is never taken for a whole one."""
     plain = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
-    put_back(folder)
-    with written_whole(folder) as temporary:
-        with merged_weights(model) as state:
+    with merged_weights(model) as weights:
+        state = {name: weight.cpu() for name, weight in Gathered(weights).items() if writes}
+        if not writes:
+            return folder
+        for name, other in plain.all_tied_weights_keys.items():
+            state[name] = state[other]  # spread over processes, they are put together one by one
+        put_back(folder)
+        with written_whole(folder) as temporary:
             plain.save_pretrained(temporary, state_dict=state)
-        if read_out is not None and read_out.head is not None:
-            save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
-        lmm.save_processor(temporary)
-        adapter = {"class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}", "init_args": lmm.options}
-        if read_out is not None:
-            adapter["process_reward"] = read_out.options
-        (temporary / ADAPTER_FILE).write_text(json.dumps(adapter, indent=2) + "\n")
-        (temporary / "README.md").write_text(card)
+            if read_out is not None and read_out.head is not None:
+                save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
+            lmm.save_processor(temporary)
+            adapter = {
+                "class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}",
+                "init_args": lmm.options,
+            }
+            if read_out is not None:
+                adapter["process_reward"] = read_out.options
+            (temporary / ADAPTER_FILE).write_text(json.dumps(adapter, indent=2) + "\n")
+            (temporary / "README.md").write_text(card)
     return folder

@@ -10,7 +10,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins.precision import HalfPrecision
 from peft import PeftModel
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.models import LMM, Group, LoRA
+from mstar_pl.models.gathered import whole
 from mstar_pl.types import InputError
 
 
@@ -72,6 +74,20 @@ class LMMModule(LightningModule):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         # Transformers loads in evaluation mode, and Lightning restores each module's mode after validation.
         self.model = (self.lora.apply(self.lmm, model) if self.lora else model).train()
+        if self.device_mesh is not None:
+            self._shard(self.device_mesh)
+
+    def _shard(self, mesh: DeviceMesh) -> None:
+        """Spread the weights over the processes, block by block (FSDP2)."""
+        if self.trainer.testing or self.trainer.predicting:
+            raise InputError(
+                "test and predict need whole weights in each process; use strategy ddp, or mstar-pl evaluate"
+            )
+        if mesh["tensor_parallel"].size() > 1:
+            raise InputError("tensor parallelism is not supported in training; set tensor_parallel_size: 1")
+        for block in self.lmm.shard_blocks(self.model):
+            fully_shard(block, mesh=mesh["data_parallel"])
+        fully_shard(self.model, mesh=mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule over the parameters that are trained."""
@@ -92,13 +108,13 @@ class LMMModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Stop at gradients that are not finite; with `16-mixed` the scaler skips such a step."""
         gradients = [one.grad for one in self.parameters() if one.grad is not None]
-        if self.trainer.precision != "16-mixed" and not _whole(get_total_norm(gradients)).isfinite():
+        if self.trainer.precision != "16-mixed" and not whole(get_total_norm(gradients)).isfinite():
             self._diverged("gradient", self.trainer.accumulate_grad_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the last checkpoint rather than to replace it by weights that are not finite."""
         for name, weight in self.named_parameters():
-            if not _whole(weight.detach().isfinite().all()):
+            if not whole(weight.detach().isfinite().all()):
                 self._diverged(f"weight {name}", 1)
 
     def _diverged(self, what: str, num_batches: int) -> None:
@@ -130,8 +146,3 @@ class LMMModule(LightningModule):
         # Lightning divides by the accumulated micro-batches and the strategy averages over processes.
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return losses.sum() * scale / step_weight
-
-
-def _whole(value: Tensor) -> Tensor:
-    """Return a value that may be spread over processes."""
-    return value.full_tensor() if isinstance(value, DTensor) else value

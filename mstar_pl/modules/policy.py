@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,12 +10,14 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from peft import PeftModel
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 
 from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
+from mstar_pl.models.gathered import Gathered
 from mstar_pl.models.lora import merged_weights
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
@@ -115,10 +117,14 @@ class PolicyModule(LMMModule):
         ]
 
     @contextmanager
-    def policy_weights(self) -> Iterator[dict[str, Tensor]]:
-        """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in."""
+    def policy_weights(self) -> Iterator[Mapping[str, Tensor]]:
+        """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in.
+
+        Where they are spread over processes, all of these must read them together, in the same order; one
+        weight at a time is put together.
+        """
         with merged_weights(self.model) as weights:
-            yield weights
+            yield Gathered(weights)
 
     def restart_policy(self) -> None:
         """Put the initial weights back: those of the model folder, or fresh low-rank updates."""
@@ -126,7 +132,8 @@ class PolicyModule(LMMModule):
             assert self.lora is not None
             self.lora.restart(self.model)
         else:
-            self.model.load_state_dict(self.lmm.load_model().state_dict())
+            options = StateDictOptions(full_state_dict=True)
+            set_model_state_dict(self.model, self.lmm.load_model().state_dict(), options=options)
 
     def answer(self, prompts: list[Prompt]) -> list[RolloutGroup]:
         """Answer prompts with the weights as they are, in this process."""

@@ -6,12 +6,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
 from mstar_pl.data.records import View
 from mstar_pl.data.store import RolloutStore
+from mstar_pl.distributed import Processes
 from mstar_pl.rewards.reward import Reward
 from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import EngineError, Request, RolloutEngine
@@ -21,6 +23,21 @@ from mstar_pl.rollouts.watchdog import watchdog
 from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig, ScoredGroup
 
 Summary = Callable[[Iterable[ScoredGroup]], dict[str, float]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the work of a process took, and what came of it."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    count: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds of a block."""
+        began = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - began
 
 
 class RolloutPipeline:
@@ -34,6 +51,9 @@ class RolloutPipeline:
             call of the engine ends with its slowest response.
         second_chance: More samples for prompts of which nothing was selected.
         timeout: Seconds after which an engine that still works on a shard is taken to hang; None waits.
+        processes: The processes that share the prompts, each with an engine of its own and all calling `run`
+            together; the rollouts are those of a single one.
+        after_shard: Called after each shard; what it raises loses none.
     """
 
     def __init__(
@@ -44,6 +64,8 @@ class RolloutPipeline:
         shard_prompts: int = 256,
         second_chance: SecondChance | None = None,
         timeout: float | None = None,
+        processes: Processes | None = None,
+        after_shard: Callable[[], object] = lambda: None,
     ) -> None:
         self.store = store
         self.reward = reward
@@ -51,6 +73,8 @@ class RolloutPipeline:
         self.shard_prompts = shard_prompts
         self.second_chance = second_chance or SecondChance()
         self.timeout = timeout
+        self.processes = processes or Processes()
+        self.after_shard = after_shard
 
     def run(
         self,
@@ -61,8 +85,6 @@ class RolloutPipeline:
         fingerprint: str,
         summary: Summary | None = None,
         title: str = "iteration",
-        rank: int = 0,
-        after_shard: Callable[[], object] = lambda: None,
     ) -> dict[str, Any]:
         """Sample, score and select what the store does not hold yet, and return the manifest.
 
@@ -74,17 +96,13 @@ class RolloutPipeline:
             fingerprint: What the rollouts depend on; shards with another one are set aside.
             summary: Function from the groups to the metrics of the manifest; default is `summarise`.
             title: Name of the progress bar.
-            rank: The process.
-            after_shard: Called after each shard; what it raises loses none.
         """
-        done = self.store.begin(iteration, fingerprint)
-        todo = View(prompts, [place for place, one in enumerate(prompts) if not done or one.id not in done])
-        seconds: defaultdict[str, float] = defaultdict(float)
-        count = Counter[str]()
-        bar = tqdm(
-            total=len(prompts), initial=len(prompts) - len(todo), desc=f"{title} {iteration}", unit="prompt"
-        )
-        with bar:
+        rank, num = self.processes.rank, self.processes.num
+        done = self.processes.first(lambda: self.store.begin(iteration, fingerprint))
+        left = View(prompts, [place for place, one in enumerate(prompts) if not done or one.id not in done])
+        tally, todo = Tally(), left[rank::num]
+        whole = {"total": -(-len(prompts) // num), "initial": len(prompts) // num - len(left) // num}
+        with tqdm(**whole, desc=f"{title} {iteration}", unit="prompt", disable=rank > 0) as bar:
             for start in range(0, len(todo), self.shard_prompts):
                 batch = todo[start : start + self.shard_prompts]
                 requests = [
@@ -92,45 +110,45 @@ class RolloutPipeline:
                     for prompt in batch
                     for sampling in samplings
                 ]
-                scored = self._sample(engine, requests, seconds, count)
+                scored = self._sample(engine, requests, tally)
                 self.store.append(iteration, scored, fingerprint, rank)
-                count["rollouts"] += sum(len(one.group.rollouts) for one in scored)
-                count["selected"] += sum(len(one.selected) for one in scored)
+                tally.count["rollouts"] += sum(len(one.group.rollouts) for one in scored)
+                tally.count["selected"] += sum(len(one.selected) for one in scored)
                 bar.update(len(batch))
                 bar.set_postfix_str(
-                    f"{count['tokens'] / seconds['generate']:,.0f} tokens/s, "
-                    f"{count['selected'] / max(1, count['rollouts']):.0%} accepted"
+                    f"{tally.count['tokens'] / tally.seconds['generate']:,.0f} tokens/s, "
+                    f"{tally.count['selected'] / max(1, tally.count['rollouts']):.0%} accepted"
                 )
-                after_shard()
-        groups = self.store.groups(iteration)
-        metrics = summary(groups) if summary else summarise(groups, samplings[0].num_samples)
-        metrics |= {"rollout/seconds": seconds["generate"], "reward/seconds": seconds["score"]}
-        if seconds["generate"]:
-            metrics["rollout/tokens_per_second"] = count["tokens"] / seconds["generate"]
-        return self.store.finish(iteration, fingerprint, metrics)
+                self.after_shard()
+        tallies = self.processes.gather(tally)
 
-    def _sample(
-        self,
-        engine: RolloutEngine,
-        requests: Sequence[Request],
-        seconds: defaultdict[str, float],
-        count: Counter[str],
-    ) -> list[ScoredGroup]:
+        def finish() -> dict[str, Any]:
+            groups = self.store.groups(iteration)
+            metrics = summary(groups) if summary else summarise(groups, samplings[0].num_samples)
+            metrics["rollout/seconds"] = slowest = max(one.seconds["generate"] for one in tallies)
+            metrics["reward/seconds"] = max(one.seconds["score"] for one in tallies)
+            if slowest:
+                metrics["rollout/tokens_per_second"] = sum(one.count["tokens"] for one in tallies) / slowest
+            return self.store.finish(iteration, fingerprint, metrics)
+
+        return self.processes.first(finish)
+
+    def _sample(self, engine: RolloutEngine, requests: Sequence[Request], tally: Tally) -> list[ScoredGroup]:
         """Sample and score requests, and give those of which nothing was selected further rounds."""
-        groups = self._submit(engine, requests, seconds, count)
-        with _timed(seconds, "score"):
+        groups = self._submit(engine, requests, tally)
+        with tally.timed("score"):
             scored = [self._score(group) for group in groups]
         for _ in range(self.second_chance.rounds if self.selection else 0):
             again = [place for place, one in enumerate(scored) if not one.selected]
             if not again:
                 break
-            with _timed(seconds, "score"):
+            with tally.timed("score"):
                 asked = [
                     self.second_chance.request(scored[place].group, requests[place], self.reward, engine.lmm)
                     for place in again
                 ]
-            groups = self._submit(engine, asked, seconds, count)
-            with _timed(seconds, "score"):
+            groups = self._submit(engine, asked, tally)
+            with tally.timed("score"):
                 for place, request, more in zip(again, asked, groups, strict=True):
                     scored[place] = self._score(extended(scored[place].group, more, request.prefix))
         return scored
@@ -140,32 +158,19 @@ class RolloutPipeline:
         selected = self.selection(group, scores) if self.selection else ()
         return ScoredGroup(group=group, scores=scores, selected=selected)
 
-    def _submit(
-        self,
-        engine: RolloutEngine,
-        requests: Sequence[Request],
-        seconds: defaultdict[str, float],
-        count: Counter[str],
-    ) -> list[RolloutGroup]:
+    def _submit(self, engine: RolloutEngine, requests: Sequence[Request], tally: Tally) -> list[RolloutGroup]:
         """Ask the engine.
 
         Raises:
             InputError: A prompt does not fit, or an image cannot be read.
             EngineError: The engine failed.
         """
-        with _timed(seconds, "generate"), watchdog(self.timeout, f"the engine, {self.store.root}"):
+        with tally.timed("generate"), watchdog(self.timeout, f"the engine, {self.store.root}"):
             try:
                 groups = engine.submit(requests)
             except InputError:
                 raise
             except Exception as error:
                 raise EngineError(f"{type(error).__name__}: {error}") from error
-        count["tokens"] += sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
+        tally.count["tokens"] += sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
         return groups
-
-
-@contextmanager
-def _timed(seconds: defaultdict[str, float], phase: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[phase] += time.perf_counter() - began
