@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import socket
 import threading
 import time
@@ -67,15 +66,13 @@ class Heartbeat(Callback):
         self.processes = processes = Processes(trainer.global_rank, trainer.world_size)
         self._folder = Path(processes.first(lambda: trainer.default_root_dir)) / "processes"
         self._folder.mkdir(parents=True, exist_ok=True)
-        run = processes.first(lambda: secrets.token_hex(8))
         self._state = {
-            "run": run,
             "rank": trainer.global_rank,
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
         self._beat("")
-        processes.wait()
+        processes.wait()  # from here on no file is one of a former run
         others = [rank for rank in range(trainer.world_size) if rank != trainer.global_rank]
         self._stop.clear()
         self._thread = threading.Thread(target=self._watch, args=[others], daemon=True, name="heartbeat")

@@ -129,7 +129,10 @@ class RolloutPipeline:
             metrics["reward/seconds"] = max(one.seconds["score"] for one in tallies)
             if slowest:
                 metrics["rollout/tokens_per_second"] = sum(one.count["tokens"] for one in tallies) / slowest
-            return self.store.finish(iteration, fingerprint, metrics)
+            manifest = self.store.finish(iteration, fingerprint, metrics)
+            if self.selection:
+                self.store.examples(iteration)  # is written by one process, before all of them read it
+            return manifest
 
         return self.processes.first(finish)
 
