@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mstar_pl.data.durable import written_whole
 from mstar_pl.distributed import Processes
 from mstar_pl.loops.interruption import Interruption
+from mstar_pl.types import InputError
 
 log = logging.getLogger(__name__)
 PERIOD = 0.25
@@ -93,7 +94,13 @@ class Heartbeat(Callback):
         self.phase = f"saving a checkpoint, epoch {trainer.current_epoch}"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Tell the others, whose next meeting would be in vain."""
+        """Tell the others, whose next meeting would be in vain.
+
+        A collective operation that failed may be how this process hears of another one's death first: the
+        thread that names it is given the time to find out.
+        """
+        if self._thread is not None and not isinstance(exception, InputError | SystemExit):
+            time.sleep(4 * PERIOD)
         self._end("asked to end" if isinstance(exception, SystemExit) else "failed")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
