@@ -31,11 +31,6 @@ class Processes:
         self.rank = rank
         self.num = num
 
-    @property
-    def leads(self) -> bool:
-        """Whether this is the first process, which writes what belongs to all."""
-        return self.rank == 0
-
     def first(self, make: Callable[[], T]) -> T:
         """Let the first process make something and give it to all.
 
@@ -45,7 +40,7 @@ class Processes:
         if self.num == 1:
             return make()
         made: list[Any] = [None, None]
-        if self.leads:
+        if self.rank == 0:
             try:
                 made[0] = make()
             except InputError as error:

@@ -9,9 +9,9 @@ from typing import Any
 from mstar_pl.data.collate import Encoder, check_plain, example_lengths
 from mstar_pl.data.collate_steps import encode_steps, step_lengths
 from mstar_pl.data.images import with_image_faults
-from mstar_pl.data.jsonl import anchor, decode_example, scan
+from mstar_pl.data.jsonl import decode_example, decode_prompt, scan
 from mstar_pl.data.records import Lines
-from mstar_pl.data.step_formats import holds_steps, step_decoder
+from mstar_pl.data.step_formats import format_of, step_decoder
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import Example, InputError, Prompt
 
@@ -61,18 +61,22 @@ def _misfit(encoder: Encoder, record: Record, max_length: int) -> str | None:
 
 def _decoder(path: Path) -> Callable[[int, dict[str, Any]], Record]:
     """Return a function that reads all rows as the first one looks: labelled steps, examples or prompts."""
-    found: list[Callable[[int, dict[str, Any]], Record]] = []
+    chosen: Callable[[int, dict[str, Any]], Record] | None = None
 
     def decode(number: int, row: dict[str, Any]) -> Record:
-        if not found and holds_steps(row):
-            found.append(step_decoder(path))
-        elif not found and "response" in row:
-            found.append(lambda _, row: decode_example(row, path.parent))
-        elif not found:
-            found.append(lambda _, row: anchor(Prompt.from_json(row), path.parent))
-        return found[0](number, row)
+        nonlocal chosen
+        if chosen is None:
+            chosen = _decoder_for(row, path)
+        return chosen(number, row)
 
     return decode
+
+
+def _decoder_for(row: dict[str, Any], path: Path) -> Callable[[int, dict[str, Any]], Record]:
+    if (format := format_of(row)) is not None:
+        return step_decoder(path, format)
+    read = decode_example if "response" in row else decode_prompt
+    return lambda _, row: read(row, path.parent)
 
 
 def _unique(record: Record) -> str | None:

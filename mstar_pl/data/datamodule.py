@@ -273,7 +273,7 @@ class PolicyDataModule(LightningDataModule):
             return BatchPlan(
                 batch_size=self.batch_size,
                 micro_batch_size=self.micro_batch_size,
-                num_processes=self.trainer.world_size if self.trainer else 1,
+                num_processes=self._process[1],
                 bucket_steps=self.bucket_steps,
             )
         except ValueError as error:

@@ -113,13 +113,13 @@ class SelfEvolvingDataModule(PolicyDataModule):
         path = self._path("prompts")
         prompts = read_prompts(path)
         self._verify(prompts, path)
-        if self.t_mixin is None:
-            check_labelled(prompts, path)
-        elif not 0 <= self.t_mixin < 100:
-            raise InputError(f"data.t_mixin {self.t_mixin} is not a percentage in [0, 100)")
         self.all_prompts, self._labelled, self._unlabelled = prompts, [], []
         for place, prompt in enumerate(prompts):
             (self._unlabelled if prompt.answer is None else self._labelled).append(place)
+        if self.t_mixin is None:
+            check_labelled(self.unlabelled, path)
+        elif not 0 <= self.t_mixin < 100:
+            raise InputError(f"data.t_mixin {self.t_mixin} is not a percentage in [0, 100)")
         if not self._labelled or (self.t_mixin is not None and not self._unlabelled):
             lacking = "unlabelled" if self._labelled else "labelled"
             raise InputError(f"{path}: no {lacking} prompt; hide the answers of some with mstar-pl data hide")

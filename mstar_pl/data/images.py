@@ -50,7 +50,7 @@ def load_image(path: str) -> Image.Image:
 
 @lru_cache(maxsize=16384)
 def image_digest(path: str) -> str:
-    """Return the SHA-256 of an image file, read once a process."""
+    """Return the SHA-256 of an image file; those of the last 16,384 files are kept."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

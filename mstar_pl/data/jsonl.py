@@ -26,9 +26,7 @@ def read_prompts(path: str | Path) -> Sequence[Prompt]:
             reason.
     """
     path = Path(path)
-    return read_records(
-        path, lambda _, row: anchor(Prompt.from_json(row), path.parent), lambda prompt: prompt.id
-    )
+    return read_records(path, lambda _, row: decode_prompt(row, path.parent), lambda prompt: prompt.id)
 
 
 def read_examples(path: str | Path) -> Sequence[Example]:
@@ -148,6 +146,11 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def decode_prompt(row: dict[str, Any], root: Path) -> Prompt:
+    """Read a prompt and make its image paths absolute."""
+    return anchor(Prompt.from_json(row), root)
 
 
 def decode_example(row: dict[str, Any], root: Path) -> Example:

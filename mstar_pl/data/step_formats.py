@@ -51,20 +51,19 @@ def step_decoder(
     path: Path, format: StepFormat | None = None, root: str | Path | None = None
 ) -> Callable[[int, Row], StepLabels]:
     """Return the function by which `read_steps` reads a line: from its number and object to a record."""
-    formats = [format] if format else []
 
     def decode(number: int, row: Row) -> StepLabels:
-        if not formats:
-            formats.append(_detect(row))
-        record = _decode(row, formats[0], f"{path.stem}-{number}")
+        nonlocal format
+        format = format or _detect(row)
+        record = _decode(row, format, f"{path.stem}-{number}")
         return replace(record, prompt=anchor(record.prompt, Path(root or path.parent)))
 
     return decode
 
 
-def holds_steps(row: Row) -> bool:
-    """Tell whether a row is in one of the formats."""
-    return any(row.keys() >= set(keys) for keys, _, _ in _FORMATS.values())
+def format_of(row: Row) -> StepFormat | None:
+    """Return the format of a row by its keys; None if it is in none."""
+    return next((name for name, (keys, _, _) in _FORMATS.items() if row.keys() >= set(keys)), None)
 
 
 def write_steps(
@@ -98,9 +97,8 @@ def write_steps(
 
 
 def _detect(row: Row) -> StepFormat:
-    for name, (keys, _, _) in _FORMATS.items():
-        if row.keys() >= set(keys):
-            return name
+    if (found := format_of(row)) is not None:
+        return found
     known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _, _) in _FORMATS.items())
     raise ValueError(f"keys {', '.join(row) or 'none'} are of no known format; known are {known}")
 

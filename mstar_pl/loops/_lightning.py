@@ -100,13 +100,11 @@ class FolderCheckpoint(ModelCheckpoint):
 class FSDP2Strategy(ModelParallelStrategy):
     """Spread weights, gradients and optimizer state over all processes (PyTorch's `fully_shard`).
 
-    It is Lightning's `ModelParallelStrategy` without tensor parallelism, for any number of processes, GPUs or
-    CPUs.
+    It is Lightning's `ModelParallelStrategy` without tensor parallelism, for whatever number of processes.
 
     Args:
         save_distributed_checkpoint: Write a checkpoint as a folder to which each process writes its share;
-            else as one file, which another strategy can read, too, and for which the first process must have
-            room.
+            else as one file, for which the first process must have room.
         timeout: Time limit of the collective operations of training.
     """
 

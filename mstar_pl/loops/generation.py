@@ -98,7 +98,7 @@ class GenerationLoop(StatefulLoop):
             check_disk(
                 Path(self.trainer.default_root_dir),
                 iteration,
-                rollout_bytes(len(prompts), self.evolution.sampling, former)
+                rollout_bytes(prompts, self.evolution.sampling, former)
                 + checkpoint_bytes(self.trainer.lightning_module),
             )
         manifest = self.fill(

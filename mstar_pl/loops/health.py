@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import nn
 
 from mstar_pl.rollouts.summary import FAULTS
-from mstar_pl.types import InputError, SamplingConfig
+from mstar_pl.types import InputError, Prompt, SamplingConfig
 
-BYTES_PER_TOKEN = 4
-"""Of a sampled token in the store, generously: text and number, compressed (1.4 were measured)."""
+BYTES_PER_TOKEN = 12
+"""Of a sampled token, generously: compressed text and number in a shard (1.4 were measured), and its text
+in the training set, if its response is selected."""
 
 
 def check_disk(folder: Path, iteration: int, num_bytes: int) -> None:
@@ -36,16 +39,19 @@ def check_disk(folder: Path, iteration: int, num_bytes: int) -> None:
         )
 
 
-def rollout_bytes(num_prompts: int, sampling: SamplingConfig, former: Mapping[str, Any] | None) -> int:
-    """Estimate what the rollouts of an iteration take in the store.
+def rollout_bytes(
+    prompts: Sequence[Prompt], sampling: SamplingConfig, former: Mapping[str, Any] | None
+) -> int:
+    """Estimate what the rollouts of an iteration take in the store, if all of them are selected.
 
     Args:
-        num_prompts: Prompts of the iteration.
+        prompts: Prompts of the iteration; the first hundred tell the size of one, which each example repeats.
         sampling: How they are sampled.
         former: Manifest of the iteration before, whose responses tell the length of these.
     """
     length = former["metrics"]["rollout/response_length"] if former else sampling.max_tokens / 4
-    return int(num_prompts * sampling.num_samples * length * BYTES_PER_TOKEN)
+    prompt = fmean(len(json.dumps(one.to_json())) for one in prompts[:100])
+    return int(len(prompts) * sampling.num_samples * (length * BYTES_PER_TOKEN + prompt))
 
 
 def checkpoint_bytes(module: nn.Module) -> int:

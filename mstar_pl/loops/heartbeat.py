@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import threading
@@ -18,7 +17,6 @@ from mstar_pl.distributed import Processes
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.types import InputError
 
-log = logging.getLogger(__name__)
 PERIOD = 0.25
 
 
@@ -56,9 +54,10 @@ class Heartbeat(Callback):
 
     @phase.setter
     def phase(self, phase: str) -> None:
-        if self._thread is not None:
+        if self._thread is None:
+            self._phase = phase
+        else:
             self._beat("", phase)  # before it begins: it may be the last that the others hear
-        self._phase = phase
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin, where there are others."""
@@ -115,10 +114,12 @@ class Heartbeat(Callback):
             self._beat(how)
 
     def _beat(self, ended: str, phase: str = "") -> None:
-        beat = self._state | {"time": time.time(), "phase": phase or self._phase, "ended": ended}
-        beat["asked"] = self.interruption.received is not None
-        with self._lock, written_whole(self._folder / f"rank-{self._state['rank']}.json") as temporary:
-            temporary.write_text(json.dumps(beat))
+        with self._lock:
+            beat = self._state | {"time": time.time(), "phase": phase or self._phase, "ended": ended}
+            beat["asked"] = self.interruption.received is not None
+            with written_whole(self._folder / f"rank-{self._state['rank']}.json") as temporary:
+                temporary.write_text(json.dumps(beat))
+            self._phase = beat["phase"]
 
     def _watch(self, others: list[int]) -> None:
         seen: dict[int, tuple[dict[str, Any], float]] = {}

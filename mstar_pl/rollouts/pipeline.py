@@ -101,8 +101,15 @@ class RolloutPipeline:
         done = self.processes.first(lambda: self.store.begin(iteration, fingerprint))
         left = View(prompts, [place for place, one in enumerate(prompts) if not done or one.id not in done])
         tally, todo = Tally(), left[rank::num]
-        whole = {"total": -(-len(prompts) // num), "initial": len(prompts) // num - len(left) // num}
-        with tqdm(**whole, desc=f"{title} {iteration}", unit="prompt", disable=rank > 0) as bar:
+        before = (len(prompts) - len(left)) // num
+        bar = tqdm(
+            total=before + len(todo),
+            initial=before,
+            desc=f"{title} {iteration}",
+            unit="prompt",
+            disable=rank > 0,
+        )
+        with bar:
             for start in range(0, len(todo), self.shard_prompts):
                 batch = todo[start : start + self.shard_prompts]
                 requests = [

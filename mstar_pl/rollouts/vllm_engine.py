@@ -52,7 +52,7 @@ class VLLMEngine(RolloutEngine):
         gpu_memory_utilization: Share of the GPU's memory for weights and KV cache.
         cpu_kv_cache_gib: KV cache on a machine without a GPU, in GiB.
         max_images: Most images of a prompt.
-        image_cache_gib: Host memory for preprocessed images, in GiB; vLLM's own default, 4, only fills up.
+        image_cache_gib: Host memory for preprocessed images, in GiB (vLLM's own default is 4).
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def test_lines_travel_to_other_processes(tmp_path):
 
 
 def test_a_prompt_of_a_file_takes_a_few_bytes_of_memory(tmp_path):
-    """16 bytes a row of more than 500; decoded they would be 600."""
+    """16 bytes a row, of which each has more than 500 in the file."""
     sizes = []
     for num in (1000, 21000):
         path = write_jsonl(tmp_path / f"{num}.jsonl", rows_of(num))
