@@ -164,7 +164,7 @@ def test_every_shipped_config_is_valid(minivista, tmp_path, internvl_folder, cap
 def test_fit_evolves_from_yaml_alone(minivista, tmp_path, method):
     """The embedded LMM answers directly, and now and then rightly: a policy to evolve without a warm-up."""
     data = tmp_path / "data"
-    main(["data", "minivista", "--out", str(data), "--train", "48", "--val", "8", "--test", "0"])
+    main(["data", "minivista", "--out", str(data), "--train", "24", "--val", "4", "--test", "0"])
     code = main(
         [
             "fit",

@@ -1,5 +1,8 @@
 """The recipes: one file for each row of the paper's tables, and what it differs in."""
 
+import io
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,11 +59,13 @@ OWNED = ("path", "k", "num_samples", "0")
 """Options that are named with their owner."""
 
 
-def settings_of(name, capsys, overlay=None):
+@cache
+def settings_of(name, overlay=None):
     """Return what the parser makes of a recipe, by its last name, those of OWNED by their owner, too."""
     configs = ["--config", str(EXPERIMENTS / f"{name}.yaml")]
     configs += ["--config", str(SCALE / f"{overlay}.yaml")] if overlay else []
-    with pytest.raises(SystemExit) as leave:
+    printed = io.StringIO()
+    with pytest.raises(SystemExit) as leave, redirect_stdout(printed):
         main(["fit", *configs, "--print_config"])
     assert leave.value.code in (0, None), name
     found = {}
@@ -74,7 +79,7 @@ def settings_of(name, capsys, overlay=None):
         else:
             found[".".join(names[-2:] if names[-1] in OWNED else names[-1:])] = node
 
-    out = capsys.readouterr().out
+    out = printed.getvalue()
     walk(yaml.safe_load(out[out.index("seed_everything") :]), ("",))
     return found
 
@@ -84,8 +89,8 @@ def test_each_row_has_its_file_and_each_file_is_a_row():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_differs_from_continuous_training_in_what_the_paper_says(name, capsys):
-    base, found = (settings_of(one, capsys) for one in ("continuous", name))
+def test_a_row_differs_from_continuous_training_in_what_the_paper_says(name):
+    base, found = (settings_of(one) for one in ("continuous", name))
     expected = base | ROWS[name]
     ignored = {"default_root_dir", "aggregate", "dtype", "rules", "seed"}
     ignored |= {"2"}  # the third callback
@@ -101,7 +106,7 @@ def test_a_row_differs_from_continuous_training_in_what_the_paper_says(name, cap
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_each_row_has_the_values_of_the_paper(name, capsys):
+def test_each_row_has_the_values_of_the_paper(name):
     judged = "reward.path" in ROWS[name]
     half = "vote" in ROWS[name]
     overlay = {
@@ -110,7 +115,7 @@ def test_each_row_has_the_values_of_the_paper(name, capsys):
         (True, True): "mathv360k_unlabelled",
         (False, True): "mathv360k_half",
     }[judged, half]
-    row, found = settings_of(name, capsys), settings_of(name, capsys, overlay)
+    row, found = settings_of(name), settings_of(name, overlay)
     assert found.items() >= PAPER.items()
     assert found.get("reward.path") == ("runs/mathv360k/mprm/mprm" if judged else None)
     assert found["sampling.num_samples"] == found["validation.num_samples"] == 16
@@ -132,9 +137,9 @@ def test_each_row_has_the_values_of_the_paper(name, capsys):
     assert "embedded" not in found.values()
 
 
-def test_warm_up_and_process_reward_model_at_the_scale_of_the_paper(capsys):
-    warmup = settings_of("sft", capsys, "mathv360k_sft")
-    judge = settings_of("mprm", capsys, "mathv360k_mprm")
+def test_warm_up_and_process_reward_model_at_the_scale_of_the_paper():
+    warmup = settings_of("sft", "mathv360k_sft")
+    judge = settings_of("mprm", "mathv360k_mprm")
     assert warmup.items() >= (PAPER | {"max_epochs": 1}).items()
     assert judge.items() >= (PAPER | {"lr": 2e-6, "max_epochs": 2, "instruction": None}).items()
     for found in (warmup, judge):

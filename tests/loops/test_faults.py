@@ -51,14 +51,14 @@ def same_run(first, second, roots):
 def test_an_engine_that_fails_is_started_once_more_and_draws_the_same(files, tmp_path, caplog):
     whole = evolve(tmp_path / "a", files, transformers, **ONE)
     log = []
-    # Submissions: parity probe, three shards of the first measurement, then of the iteration.
-    other = evolve(tmp_path / "b", files, failing(TransformersEngine, {6}, log), **ONE)
+    # Submissions: parity probe, the first measurement, then the three shards of the iteration.
+    other = evolve(tmp_path / "b", files, failing(TransformersEngine, {4}, log), **ONE)
     assert (
         "the engine failed (RuntimeError: EngineCore encountered an issue); starting it once more"
         in caplog.text
     )
     assert [one for one in log if one != "submit"] == ["start", "close", "start"]
-    assert log.count("submit") == 10 + 1 + 1, "the shard that failed, and the probe of the new engine"
+    assert log.count("submit") == 6 + 1 + 1, "the shard that failed, and the probe of the new engine"
     same_run(whole, other, (tmp_path / "a", tmp_path / "b"))
 
 
@@ -67,7 +67,7 @@ def test_vllm_is_started_once_more_in_the_same_process(files, tmp_path):
     from mstar_pl.rollouts.vllm_engine import VLLMEngine
 
     runs, logs = [], ([], [])
-    for name, calls, log in (("a", {}, logs[0]), ("b", {6}, logs[1])):
+    for name, calls, log in (("a", {}, logs[0]), ("b", {4}, logs[1])):
         engine = failing(VLLMEngine, calls, log)
         started = []
 
@@ -83,7 +83,7 @@ def test_vllm_is_started_once_more_in_the_same_process(files, tmp_path):
 
 def test_a_second_failure_ends_the_run_and_keeps_what_is_there(files, tmp_path):
     with pytest.raises(RuntimeError, match="EngineCore"):
-        evolve(tmp_path, files, failing(TransformersEngine, {6, 8}, []), **ONE)
+        evolve(tmp_path, files, failing(TransformersEngine, {4, 6}, []), **ONE)
     assert len(list((tmp_path / "rollouts/iteration-0000").glob("*.parquet"))) == 1
     whole = evolve(tmp_path / "whole", files, transformers, **ONE)
     same_run(whole, evolve(tmp_path, files, transformers, **ONE), (tmp_path / "whole", tmp_path))
@@ -120,7 +120,7 @@ def test_a_full_disk_loses_a_shard_at_most(files, tmp_path, monkeypatch):
 
     def full(table, path, **options):
         calls.append(path)
-        if len(calls) == 5:
+        if len(calls) == 3:
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device", str(path))
         write(table, path, **options)

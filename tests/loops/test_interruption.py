@@ -67,7 +67,7 @@ def goes_on(root, files, whole):
     ("when", "shards", "saved"),
     [
         ({"asked_of": 2}, 1, False),  # parity probe, then the first shard of the first measurement
-        ({"asked_of": 6, "number": signal.SIGUSR1}, 2, False),
+        ({"asked_of": 4, "number": signal.SIGUSR1}, 2, False),
         ({"callbacks": [Terminate("on_train_batch_start")]}, 3, True),
         ({"callbacks": [Terminate("on_train_epoch_end")]}, 3, True),
     ],

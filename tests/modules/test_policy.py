@@ -25,13 +25,21 @@ def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_is_not(
     assert not torch.equal(other.model.lm_head.weight, first[0]["model.lm_head.weight"])
 
 
-@pytest.mark.parametrize(
-    "module", [{}, {"lora": LoRA(rank=2, dropout=0.1)}], ids=["full", "lora with dropout"]
+@pytest.fixture(
+    scope="module", params=[{}, {"lora": LoRA(rank=2, dropout=0.1)}], ids=["full", "lora with dropout"]
 )
+def uninterrupted(request, internvl_folder, train_file, tmp_path_factory):
+    """Options of a module, and what a run of 20 steps ends with."""
+    root = tmp_path_factory.mktemp("whole")
+    return request.param, state(*run(internvl_folder, root, train_file, module=request.param))
+
+
 @pytest.mark.parametrize("steps", [3, 10, 13])
-def test_resumed_run_equals_the_uninterrupted_one(internvl_folder, train_file, tmp_path, steps, module):
+def test_resumed_run_equals_the_uninterrupted_one(
+    internvl_folder, train_file, tmp_path, steps, uninterrupted
+):
     """20 steps in 2 epochs; stopped inside the first, at its end, and inside the second."""
-    whole = state(*run(internvl_folder, tmp_path / "whole", train_file, module=module))
+    module, whole = uninterrupted
     assert whole[-1] == 20
     root = tmp_path / "stopped"
     if steps == 10:

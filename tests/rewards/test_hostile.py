@@ -20,7 +20,7 @@ MATHS = Prompt(id="1", question="?", answer=r"\frac{5}{2} x")
 @pytest.mark.timeout(300)
 def test_hostile_responses_are_graded_without_exception_or_growth():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = fuzz(2000, seed=1, limit_s=20)
+    found = fuzz(1000, seed=1, limit_s=20)
     assert found.raised == []
     assert found.slow == []
     assert {"correct", "wrong", "undecided"} <= found.outcomes.keys()
