@@ -25,6 +25,8 @@ _COUNT = re.compile(
     r"(?:only\s+|a\s+total\s+of\s+|exactly\s+)?$",
     re.IGNORECASE,
 )
+# Each part begins with what the one before it cannot end with: no text makes it look twice.
+_ALTERNATIVE = re.compile(r"\W*\d(?:[\d.,]*\d)?\W*(?<=\s)or\s\W*\d")
 _REFUSAL = re.compile(
     r"\b(?:can(?:not|'t| not)|unable to|(?:im|not )possible to|do(?:es)?(?: not|n't)|not|without|"
     r"insufficient|lack)\s+(?:\w+\s+){0,4}?(?:enough|sufficient|determin\w+|definitive\w*|conclusively|information|details|"
@@ -91,7 +93,7 @@ def number_in(text: str, prompt: Prompt, *, last: bool = False) -> str | None:
     result = re.split(r"=|≈|\\approx", stripped)[-1].strip()
     if parse_quantity(result) is not None:
         return result.rstrip(".")
-    if re.match(r"\W*[\d.,]+\W*\s+or\s+\W*\d", stripped):
+    if _ALTERNATIVE.match(stripped):
         return None
     counted = [
         number

@@ -28,6 +28,15 @@ def test_hostile_responses_are_graded_without_exception_or_growth():
     assert not list(Path.cwd().glob("hacked*")), "nothing was executed"
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("text", [".," * 3900, "1" + " .," * 2500, "3" + " " * 7000 + "or"])
+def test_text_that_leads_a_search_astray_is_graded_in_time(text, rules):
+    """Found by the fuzzer: the first took hours."""
+    for prompt in prompts():
+        assert grade(f"So. {text}", prompt, rules).outcome != Outcome.CORRECT
+
+
 LARGE = [
     *BOMBS[: BOMBS.index("\\sqrt{" * 500 + "2" + "}" * 500)],
     "9^{(9)^9}",

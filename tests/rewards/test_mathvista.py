@@ -4,6 +4,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mstar_pl.evaluation.grading import read_questions
 from mstar_pl.rewards.answer import grade, grade_extraction
@@ -124,3 +126,13 @@ def test_edit_distance_is_a_metric_on_small_words():
 def test_unknown_rules_are_refused():
     with pytest.raises(ValueError, match="not one of"):
         grade("3", Prompt(id="1", question="?", answer="3"), "mathvista-2024")
+
+
+@given(st.text("abc", max_size=80), st.text("abcd", max_size=9))
+def test_edit_distance_is_that_of_the_table_of_all_prefixes(a, b):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        above, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (x != y))
+    assert edit_distance(a, b) == row[-1]
