@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
+from PIL import Image as images
 from PIL.Image import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mstar_pl.data.images import load_image
 from mstar_pl.types import Example, InputError, Prompt
@@ -29,6 +31,9 @@ class Encoder(Protocol):
     @property
     def banned_token_ids(self) -> Sequence[int]:
         """Special tokens that no response may contain."""
+
+    def chat(self, text: str, num_images: int) -> str:
+        """Return one user turn in the chat template, with unexpanded image placeholders."""
 
     def render(self, prompt: Prompt) -> str:
         """Return the prompt as unexpanded text, chat template and image placeholders included."""
@@ -116,6 +121,30 @@ def join_responses(
         batch["input_ids"][row, start : start + len(ids)] = torch.tensor(ids)
         batch["attention_mask"][row, start : start + len(ids)] = 1
     return batch, starts
+
+
+def with_blank_image(encoder: Encoder, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add a row with a blank image and no losses to a batch without images.
+
+    So the vision tower runs, and gets gradients of zero, where the batch does not need it: other processes
+    wait for its weights (FSDP2) or its gradients (DDP).
+
+    Args:
+        encoder: LMM adapter.
+        batch: What a collation of this package returns, B rows without images.
+    """
+    blank = encoder.encode([encoder.chat("", 1)], [[images.new("RGB", (32, 32))]])
+    if "labels" in batch:
+        blank["labels"] = torch.full_like(blank["input_ids"], IGNORE)
+    fills = {"input_ids": encoder.pad_token_id, "labels": IGNORE}
+    width = max(batch["input_ids"].shape[1], blank["input_ids"].shape[1])
+    joined = {**blank, **batch}
+    for key in blank.keys() & batch.keys():
+        parts = (batch[key], blank[key])
+        joined[key] = torch.cat(
+            [pad(part, (0, width - part.shape[1]), value=fills.get(key, 0)) for part in parts]
+        )
+    return joined
 
 
 def special_tokens(encoder: Encoder, ids: Sequence[int]) -> set[int]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mstar_pl.data.batches import Batch, BatchPlan, MicroBatch, ResumableLoader, cut_evenly, plan_epoch
-from mstar_pl.data.collate import Encoder, collate_examples, example_lengths
+from mstar_pl.data.collate import Encoder, collate_examples, example_lengths, with_blank_image
 from mstar_pl.data.images import verify_images
 from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.labelled import check_labelled
@@ -25,6 +25,7 @@ from mstar_pl.types import InputError, Prompt
 log = logging.getLogger(__name__)
 
 Overlong = Literal["drop", "refuse"]
+Images = Literal["all", "some", "none"]
 
 
 class ExampleSet(Dataset):
@@ -34,12 +35,20 @@ class ExampleSet(Dataset):
         examples: The examples.
         lengths: Tokens of each, prompt and response.
         num_losses: How many losses each has: response tokens, or labelled steps.
+        images: Whether all, some or none of them have an image.
     """
 
-    def __init__(self, examples: Sequence[Any], lengths: Sequence[int], num_losses: Sequence[int]) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Any],
+        lengths: Sequence[int],
+        num_losses: Sequence[int],
+        images: Images = "all",
+    ) -> None:
         self.examples = examples
         self.lengths = lengths
         self.num_losses = num_losses
+        self.images: Images = images
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -70,12 +79,14 @@ def fit_context(
         InputError: An example is too long and the policy is `refuse`, or none is left.
     """
     kept, lengths, num_losses = array("q"), array("q"), array("q")
+    images = 0
     for place, example in enumerate(tqdm(examples, "measuring lengths", leave=False, delay=2)):
         length = measure(example)
         if length["total"] <= max_length:
             kept.append(place)
             lengths.append(length["total"])
             num_losses.append(length["losses"])
+            images += bool(example.prompt.images)
         elif overlong == "refuse":
             raise InputError(
                 f"{source}: prompt {example.prompt.id!r} has {length['total']} tokens, "
@@ -89,7 +100,8 @@ def fit_context(
         log.warning(
             "%s: dropped %d of %d examples over %d tokens", source, dropped, len(examples), max_length
         )
-    return ExampleSet(View(examples, kept), lengths, num_losses)
+    share: Images = "all" if images == len(kept) else "some" if images else "none"
+    return ExampleSet(View(examples, kept), lengths, num_losses, share)
 
 
 class PolicyDataModule(LightningDataModule):
@@ -186,7 +198,7 @@ class PolicyDataModule(LightningDataModule):
         self._train_loader = ResumableLoader(
             data,
             plan,
-            partial(_collate, self.collate, self._encoder),
+            self._collation(data),
             epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
@@ -211,7 +223,7 @@ class PolicyDataModule(LightningDataModule):
         return DataLoader(
             data,
             batch_sampler=batches,  # type: ignore[arg-type] # indices are micro-batches here
-            collate_fn=partial(_collate, self.collate, self._encoder),
+            collate_fn=self._collation(data),
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
         )
@@ -248,13 +260,12 @@ class PolicyDataModule(LightningDataModule):
 
     def _fit(self, examples: Sequence[Any], source: str) -> ExampleSet:
         measure = partial(self.measure, self._encoder)
-        found = fit_context(examples, measure, self.max_length, self.overlong, source)
-        if self._process[1] > 1 and len({bool(one.prompt.images) for one in found.examples}) > 1:
-            raise InputError(
-                f"{source}: some prompts have images, some have none; a process whose batch has none would "
-                "not run the vision tower, for which the others wait. Train in one process, or on one kind"
-            )
-        return found
+        return fit_context(examples, measure, self.max_length, self.overlong, source)
+
+    def _collation(self, data: ExampleSet) -> Callable[[Any], Batch]:
+        # In one process, too, where some have images: no gradient is not a gradient of zero to an optimizer.
+        blank = data.images == "some" or (data.images == "none" and self._process[1] > 1)
+        return partial(_collate, self.collate, self._encoder, blank)
 
     def _verify(self, prompts: Iterable[Prompt], path: str) -> None:
         if self.trainer is None or self.trainer.is_global_zero:
@@ -298,7 +309,13 @@ class PolicyDataModule(LightningDataModule):
 
 
 def _collate(
-    collate: Callable[[Encoder, Sequence[Any]], Batch], encoder: Encoder, fetched: tuple[list[Any], int]
+    collate: Callable[[Encoder, Sequence[Any]], Batch],
+    encoder: Encoder,
+    blank: bool,
+    fetched: tuple[list[Any], int],
 ) -> Batch:
     examples, num_step_losses = fetched
-    return collate(encoder, examples) | {"num_step_losses": torch.tensor(num_step_losses)}
+    batch = collate(encoder, examples)
+    if blank and not any(example.prompt.images for example in examples):
+        batch = with_blank_image(encoder, batch)
+    return batch | {"num_step_losses": torch.tensor(num_step_losses)}

@@ -144,4 +144,7 @@ def padded(found: ExampleSet, least: int) -> ExampleSet:
     for index, example in enumerate(found.examples):
         by_prompt.setdefault(example.prompt.id, []).append(index)
     order = [own[number % len(own)] for own in by_prompt.values() for number in range(max(least, len(own)))]
-    return ExampleSet(*(View(values, order) for values in (found.examples, found.lengths, found.num_losses)))
+    examples, lengths, num_losses = (
+        View(values, order) for values in (found.examples, found.lengths, found.num_losses)
+    )
+    return ExampleSet(examples, lengths, num_losses, found.images)

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from mstar_pl.data.collate import IGNORE, collate_examples, example_lengths
+from mstar_pl.data.collate import IGNORE, collate_examples, example_lengths, with_blank_image
+from mstar_pl.data.collate_steps import collate_steps
+from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.models import adapter_for
+from mstar_pl.modules import PolicyModule
 from mstar_pl.types import Example, InputError, Prompt
 
 
@@ -103,3 +106,35 @@ def test_response_with_a_placeholder_is_refused(family_folder, examples):
     bad = Example(prompt=examples[0].prompt, response=f"see {placeholder} here")
     with pytest.raises(InputError, match=r"prompt 'p0'.*special token"):
         collate_examples(lmm, [bad])
+
+
+def test_a_blank_image_changes_no_loss_and_gives_the_vision_tower_gradients(family_folder):
+    """Zeros, but not nothing: with several processes the others wait for them."""
+    policy = PolicyModule(adapter_for(family_folder))
+    policy.model = policy.lmm.load_model()
+    texts = ("The answer is 4.", "4")
+    batch = collate_examples(
+        policy.lmm,
+        [Example(prompt=Prompt(id=text, question="What is 2 + 2?"), response=text) for text in texts],
+    )
+    losses, _, labels = policy.token_losses(batch)
+    vision = [p for n, p in policy.model.named_parameters() if policy.lmm.group(policy.model, n) == "vision"]
+    losses.sum().backward()
+    assert all(parameter.grad is None for parameter in vision)
+    rows = with_blank_image(policy.lmm, batch)
+    assert [len(rows[key]) for key in ("input_ids", "attention_mask", "labels")] == [3, 3, 3]
+    same, _, same_labels = policy.token_losses(rows)
+    torch.testing.assert_close(same, losses, rtol=1e-5, atol=1e-5)
+    assert torch.equal(same_labels, labels)
+    same.sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in vision)
+
+
+def test_a_blank_image_changes_no_step(family_folder):
+    lmm = adapter_for(family_folder)
+    record = StepLabels(prompt=Prompt(id="1", question="2 + 2?"), steps=("Add.", "4"), labels=(1.0, 0.0))
+    batch = collate_steps(lmm, [record])
+    rows = with_blank_image(lmm, batch)
+    assert "labels" not in rows
+    assert all(torch.equal(rows[key], batch[key]) for key in batch if key.startswith("step_"))
+    assert torch.equal(rows["input_ids"][0, : batch["input_ids"].shape[1]], batch["input_ids"][0])
