@@ -109,9 +109,9 @@ def _group_lives(group):
     return True
 
 
-def run(command, log, launcher=(sys.executable,)):
+def run(command, log, launcher=(sys.executable,), **environment):
     """Run a command and return its exit code."""
-    return ended(start(command, log, launcher), log)
+    return ended(start(command, log, launcher, **environment), log)
 
 
 def outcome(out):

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
 from mstar_pl.cli import main
-from tests.processes import ended, fit, outcome, run, signal_at, start
+from tests.processes import ROOT, ended, fit, outcome, run, signal_at, start
 
 pytestmark = pytest.mark.engine
 DDP = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
@@ -47,14 +48,16 @@ def assert_like(out, expected, tolerance=0.0):
 
 
 def test_ddp(data, tmp_path, alone):
-    """Two processes, of which one is asked to end inside an epoch; one goes on; two, of which one is killed.
+    """Two processes, one of which Slurm asks to end inside an epoch; one goes on; two, of which one is killed.
 
     The end is as if there had been one process, undisturbed, bit for bit.
     """
     log = tmp_path / "log.txt"
-    asked = signal_at(1, "training", signal.SIGTERM)
-    assert run(fit(data, tmp_path, *DDP, *asked), log) != 0
+    asked = signal_at(1, "training", signal.SIGUSR1)
+    batch = fit(data, tmp_path, *DDP[:2], *asked)[2:]
+    assert run(batch, log, [str(ROOT / "bin/slurm.sbatch")], **slurm(tmp_path)) == os.EX_TEMPFAIL
     assert "nothing is lost" in log.read_text(), log.read_text()[-3000:]
+    assert (tmp_path / "bin/asked").read_text() == "requeue 4711\n"
     assert run(fit(data, tmp_path, *LAST, epochs=1), log) == 0, log.read_text()[-3000:]
     assert_names(1, "sampling, rollouts 1", fit(data, tmp_path, *DDP, *LAST), log)
     assert run(fit(data, tmp_path, *DDP, *LAST), log) == 0, log.read_text()[-3000:]
@@ -69,6 +72,30 @@ def test_fsdp2(data, tmp_path, alone):
     assert_names(0, "saving a checkpoint, epoch 1", fit(data, tmp_path, *FSDP2, *LAST), log)
     assert run(fit(data, tmp_path, *FSDP2, *LAST), log) == 0, log.read_text()[-3000:]
     assert_like(tmp_path, alone, tolerance=1e-4)
+
+
+def slurm(folder):
+    """Return the environment of a Slurm job of two tasks, with commands that stand for Slurm's own."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", f'#!/bin/sh\necho "$@" >> {tools}/asked\n')):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    job = {"JOB_ID": "4711", "JOB_NAME": "mstar-pl", "NODELIST": "127.0.0.1", "NNODES": "1", "NTASKS": "2"}
+    job |= {"NTASKS_PER_NODE": "2"}
+    path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {"PATH": path} | {f"SLURM_{name}": value for name, value in job.items()}
+
+
+SRUN = """#!/bin/bash
+shift  # its option
+for task in 0 1; do
+    SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NODEID=0 "$@" & tasks+=($!)
+done
+code=0
+for task in "${tasks[@]}"; do wait "$task"; last=$?; [ $last -gt $code ] && code=$last; done
+exit $code
+"""
 
 
 def assert_names(rank, phase, command, log):
@@ -104,15 +131,15 @@ def two_nodes():
 def test_two_nodes_with_torchrun_do_what_one_process_does(data, tmp_path, alone):
     logs = [tmp_path / f"node-{node}.txt" for node in range(2)]
     (tmp_path / "run").mkdir()
-    options = ("--trainer.strategy", "ddp", "--trainer.num_nodes", "2", "--trainer.devices", "1")
+    options = ("--trainer.strategy", "ddp")
     with two_nodes() as nodes:
         started = []
         for node, (name, end) in enumerate(nodes):
-            launcher = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"]
-            launcher += ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(node)]
-            launcher += ["--master-addr", "10.77.0.1", "--master-port", "29531"]
-            command = fit(data, tmp_path / "run", *options)
-            environment = {"GLOO_SOCKET_IFNAME": end, "VLLM_HOST_IP": f"10.77.0.{node + 1}"}
+            launcher = ["ip", "netns", "exec", name, str(ROOT / "bin/launch-torchrun")]
+            launcher += [str(node), "2", "10.77.0.1"]
+            command = fit(data, tmp_path / "run", *options)[2:]
+            environment = {"GLOO_SOCKET_IFNAME": end, "VLLM_HOST_IP": f"10.77.0.{node + 1}", "DEVICES": "1"}
+            environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             started.append(start(command, logs[node], launcher, **environment))
         codes = [ended(process, log) for process, log in zip(started, logs, strict=True)]
     assert codes == [0, 0], logs[0].read_text()[-3000:]

@@ -13,6 +13,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from torch.distributed.constants import default_pg_timeout
 
 
 class StatefulLoop(_Loop):
@@ -142,6 +143,11 @@ def leave_signals(trainer: Trainer) -> None:
     itself starts a collective operation, in the middle of whatever the process does.
     """
     trainer._signal_connector = _NoSignals(trainer)
+
+
+def collective_timeout(trainer: Trainer) -> timedelta:
+    """Return the time limit of the collective operations of training."""
+    return getattr(trainer.strategy, "_timeout", None) or default_pg_timeout
 
 
 def install(trainer: Trainer, loop: PhasedFitLoop) -> None:

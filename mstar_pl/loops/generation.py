@@ -23,7 +23,7 @@ from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metric
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
 from mstar_pl.loops.health import check_disk, check_rollouts, checkpoint_bytes, rollout_bytes
-from mstar_pl.loops.heartbeat import Heartbeat
+from mstar_pl.loops.heartbeat import SAMPLING, Heartbeat
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
@@ -187,7 +187,7 @@ class GenerationLoop(StatefulLoop):
                     engine, prompts, samplings, iteration, found, summary, title=store.root.name
                 )
 
-        self.heartbeat.phase = f"sampling, {store.root.name} {iteration}"
+        self.heartbeat.phase = f"{SAMPLING}, {store.root.name} {iteration}"
         try:
             manifest = sample()
         except EngineError as error:
@@ -216,12 +216,14 @@ class GenerationLoop(StatefulLoop):
                     "mstar_pl.rewards.pseudo.PseudoAnswerReward around the reward"
                 )
             began = time.perf_counter()
+            self.heartbeat.phase = "starting the engine"
             with isolate_rng():
                 engine = self.evolution.engine(self.policy.lmm)
             prompts = chain(self.data.all_prompts, self.data.val_prompts)
             engine.check(prompts, self.evolution.sampling.max_tokens)
             self._engine = engine
             self._sleep()
+            self.heartbeat.phase = "waiting for the other engines"
             self.seconds["rollout/start_seconds"] += time.perf_counter() - began
 
     def restart(self) -> None:

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
+import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from mstar_pl.data.durable import written_whole
 from mstar_pl.distributed import Processes
+from mstar_pl.loops._lightning import collective_timeout
+from mstar_pl.loops.environment import check_environment
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.types import InputError
 
+log = logging.getLogger(__name__)
 PERIOD = 0.25
+SAMPLING = "sampling"
+"""How the phases begin in which processes do not wait for one another."""
 
 
 class Heartbeat(Callback):
-    """End this process soon after another one of the run died, and name that one and what it did.
+    """End this process soon after another one of the run died or hangs, and name that one and what it did.
 
-    Each process writes four times a second what it does to `DEFAULT_ROOT_DIR/processes`, and reads what the
-    others wrote. Collective operations alone would wait for a dead process until their time limit, and then
-    name nobody. One that hangs is ended by the limits of engine (`evolution.engine_timeout`) and collectives
-    (`timeout` of the strategy), and then is a dead one.
+    Each process writes four times a second what it does and how far it is to `DEFAULT_ROOT_DIR/processes`,
+    and reads what the others wrote. Collective operations alone would wait for a dead process until their
+    time limit, and then name nobody. One that samples may take any time: there `evolution.engine_timeout`
+    ends what hangs. Elsewhere processes go in step, and one that stays behind the others for nine tenths of
+    the collectives' time limit (`timeout` of the strategy) hangs.
 
     Args:
         interruption: Where a request to end that another process received is passed on to.
@@ -41,6 +51,7 @@ class Heartbeat(Callback):
         self.interruption = interruption
         self.limit = limit
         self._phase = "starting"
+        self._place = (0, 0)
         self.processes = Processes()
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -54,17 +65,24 @@ class Heartbeat(Callback):
 
     @phase.setter
     def phase(self, phase: str) -> None:
+        self._place = (self._place[0] + 1, 0)
         if self._thread is None:
             self._phase = phase
         else:
             self._beat("", phase)  # before it begins: it may be the last that the others hear
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin, where there are others."""
+        """Begin, where there are others.
+
+        Raises:
+            InputError: The processes run in unlike environments; see `check_environment`.
+        """
         if trainer.world_size == 1 or self._thread is not None:
             return
         self.processes = processes = Processes(trainer.global_rank, trainer.world_size)
-        self._folder = Path(processes.first(lambda: trainer.default_root_dir)) / "processes"
+        check_environment(trainer, processes)
+        self._patience = 0.9 * collective_timeout(trainer).total_seconds()
+        self._folder = Path(trainer.default_root_dir).resolve() / "processes"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._state = {
             "rank": trainer.global_rank,
@@ -81,6 +99,29 @@ class Heartbeat(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the phase."""
         self.phase = f"training, epoch {trainer.current_epoch}"
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note how far training is, and that a checkpoint is saved."""
+        if not self.phase.startswith("training"):
+            self.on_train_epoch_start(trainer, pl_module)
+        self._step()
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Note how far training is."""
+        self._step()
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note how far validation is."""
+        self._step()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the phase."""
@@ -100,11 +141,19 @@ class Heartbeat(Callback):
         """
         if self._thread is not None and not isinstance(exception, InputError | SystemExit):
             time.sleep(4 * PERIOD)
+            for name in sorted(self._folder.iterdir()):
+                beat = json.loads(name.read_text())
+                if not beat["ended"] and beat["rank"] != self.processes.rank:
+                    log.error("%s: %s", _name(beat), _doing(beat))
         self._end("asked to end" if isinstance(exception, SystemExit) else "failed")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say that this process is done."""
         self._end("done")
+
+    def _step(self) -> None:
+        phases, steps = self._place
+        self._place = (phases, steps + 1)
 
     def _end(self, how: str) -> None:
         if self._thread is not None:
@@ -116,33 +165,82 @@ class Heartbeat(Callback):
     def _beat(self, ended: str, phase: str = "") -> None:
         with self._lock:
             beat = self._state | {"time": time.time(), "phase": phase or self._phase, "ended": ended}
-            beat["asked"] = self.interruption.received is not None
+            beat |= {"place": self._place, "at": _at(), "asked": self.interruption.received is not None}
             with written_whole(self._folder / f"rank-{self._state['rank']}.json") as temporary:
                 temporary.write_text(json.dumps(beat))
             self._phase = beat["phase"]
 
     def _watch(self, others: list[int]) -> None:
-        seen: dict[int, tuple[dict[str, Any], float]] = {}
+        seen = {rank: _Seen(self._read(rank)) for rank in others}
         while not self._stop.wait(PERIOD):
             self._beat("")
             for rank in others:
-                beat = self._read(rank)
-                last, since = seen.get(rank, ({}, 0.0))
-                if beat["time"] != last.get("time"):
-                    seen[rank] = last, since = beat, time.monotonic()
-                self._judge(last, time.monotonic() - since)
+                seen[rank].look(self._read(rank), self._place)
+                self._judge(seen[rank])
 
-    def _judge(self, beat: dict[str, Any], silent: float) -> None:
-        who = f"process {beat['rank']} of the run ({beat['pid']} on {beat['host']})"
+    def _judge(self, other: _Seen) -> None:
+        beat, who = other.beat, _name(other.beat)
         if beat["asked"] or beat["ended"] == "asked to end":
             self.interruption.ask()
+        elif beat["ended"] == "left":
+            self._leave(f"{who} left; its message says why")
         elif beat["ended"] == "failed":
-            _leave(f"{who} failed in this phase: {beat['phase']}")
-        elif not beat["ended"] and (_is_dead(beat) or silent > self.limit):
-            _leave(f"{who} died in this phase: {beat['phase']}")
+            self._leave(f"{who} failed in this phase: {_doing(beat)}")
+        elif not beat["ended"] and (_is_dead(beat) or other.silent > self.limit):
+            self._leave(f"{who} died in this phase: {_doing(beat)}")
+        elif not beat["ended"] and other.behind > self._patience:
+            waited = f"the others have waited for it for {other.behind:.0f} s"
+            self._leave(f"{who} hangs in this phase: {_doing(beat)}; {waited}")
+
+    def _leave(self, reason: str) -> None:
+        self._beat("left")
+        here = f"Process {self.processes.rank}, at {_at()}, leaves; start again with --ckpt_path last\n"
+        os.write(2, f"{reason}. {here}".encode())
+        os._exit(os.EX_TEMPFAIL)
 
     def _read(self, rank: int) -> dict[str, Any]:
         return json.loads((self._folder / f"rank-{rank}.json").read_text())
+
+
+@dataclass
+class _Seen:
+    """What is known of another process.
+
+    Attributes:
+        beat: What it wrote last.
+        silent: Seconds since it wrote something new.
+        behind: Seconds for which it has been behind this process, at the same place.
+    """
+
+    beat: dict[str, Any]
+    silent: float = 0.0
+    behind: float = 0.0
+    _heard: float = field(default_factory=time.monotonic)
+    _moved: float = field(default_factory=time.monotonic)
+
+    def look(self, beat: dict[str, Any], place: tuple[int, int]) -> None:
+        """Take note of what it wrote; `place` is where this process is."""
+        now = time.monotonic()
+        if beat["time"] != self.beat["time"]:
+            self._heard = now
+        waits = tuple(beat["place"]) < place and not beat["phase"].startswith(SAMPLING)
+        if not waits or beat["place"] != self.beat["place"]:
+            self._moved = now
+        self.beat, self.silent, self.behind = beat, now - self._heard, now - self._moved
+
+
+def _name(beat: dict[str, Any]) -> str:
+    return f"process {beat['rank']} of the run ({beat['pid']} on {beat['host']})"
+
+
+def _doing(beat: dict[str, Any]) -> str:
+    return f"{beat['phase']}, at {beat['at']}"
+
+
+def _at() -> str:
+    """Return the function that the main thread is in."""
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
 
 
 def _is_dead(beat: dict[str, Any]) -> bool:
@@ -154,8 +252,3 @@ def _is_dead(beat: dict[str, Any]) -> bool:
     except OSError:
         return Path("/proc/self/stat").exists()
     return state in "ZX"
-
-
-def _leave(reason: str) -> None:
-    os.write(2, f"{reason}. Leaving; start again with --ckpt_path last\n".encode())
-    os._exit(os.EX_TEMPFAIL)

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mstar_pl.data.durable import locked
 from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, install, leave_signals
+from mstar_pl.loops.environment import check_reachable
 from mstar_pl.loops.evolution import Evolution
 from mstar_pl.loops.generation import GenerationLoop
 from mstar_pl.loops.heartbeat import Heartbeat
@@ -119,9 +120,12 @@ class SelfEvolvingTrainer(Trainer):
         """Train as Lightning's Trainer does, alone in `default_root_dir`.
 
         Raises:
-            InputError: Another run is at work there.
+            InputError: Another run is at work there, or the first of several machines cannot be reached.
             Interrupted: The scheduler asked the run to end. With a `ResumeCheckpoint` everything is saved.
         """
+        nodes = getattr(self.strategy, "cluster_environment", None)
+        if nodes is not None and nodes.node_rank() > 0:
+            check_reachable(nodes.main_address, nodes.main_port)
         if self._saves:
             leave_signals(self)
         has_folder = self.is_global_zero and not getattr(self, "fast_dev_run", False)
