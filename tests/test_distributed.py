@@ -48,7 +48,7 @@ def assert_like(out, expected, tolerance=0.0):
 
 
 def test_ddp(data, tmp_path, alone):
-    """Two processes, one of which Slurm asks to end inside an epoch; one goes on; two, of which one is killed.
+    """Two processes, one asked by Slurm to end inside an epoch; one goes on; two, of which one is killed.
 
     The end is as if there had been one process, undisturbed, bit for bit.
     """
