@@ -24,7 +24,8 @@ CASES = {
     "fsdp2, bf16-mixed": ({"strategy": "fsdp2", "precision": "bf16-mixed"}, {}),
     "fsdp2, frozen tower, checkpointing": ({"strategy": "fsdp2"}, FROZEN | CHECKPOINTING),
     "fsdp2, LoRA": ({"strategy": "fsdp2"}, LORA),
-    "fsdp2, checkpoint in a file": ({"strategy": "one file"}, {}),
+    "fsdp2, checkpoint in a file": ({"save_distributed_checkpoint": False}, {}),
+    "fsdp2, tower kept whole": ({"keep_whole": ["vision"]}, {}),
 }
 
 
@@ -36,12 +37,14 @@ def optimizer(params):
 def train(folder, rows, out, case, processes, **fit):
     """Train two epochs of 3 steps of 4 examples, clipped, in micro-batches of one; return the weights."""
     options, module = CASES[case]
-    strategies = {"one file": FSDP2Strategy(save_distributed_checkpoint=False)}
-    strategy = strategies.get(options["strategy"], options["strategy"]) if processes > 1 else "auto"
+    if processes == 1:
+        options = {"precision": options.get("precision")}
+    elif "strategy" not in options:
+        options = {"strategy": FSDP2Strategy(**options)}
     seed_everything(0)
     policy = PolicyModule(adapter_for(folder, question_style="plain"), optimizer=optimizer, **module)
     trainer = SelfEvolvingTrainer(
-        **options | {"strategy": strategy},
+        **options,
         accelerator="cpu",
         devices=processes,
         default_root_dir=out / case,

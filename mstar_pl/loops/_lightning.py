@@ -15,6 +15,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torch.distributed.constants import default_pg_timeout
 
+from mstar_pl.models import Group
+
 
 class StatefulLoop(_Loop):
     """A child of the fit loop whose `on_save_checkpoint` state Lightning saves and restores with it."""
@@ -106,14 +108,18 @@ class FSDP2Strategy(ModelParallelStrategy):
     Args:
         save_distributed_checkpoint: Write a checkpoint as a folder to which each process writes its share;
             else as one file, for which the first process must have room.
+        keep_whole: Parameter groups (`vision`, `language`) whose blocks stay whole from the forward to the
+            backward pass: more memory, one gathering less.
         timeout: Time limit of the collective operations of training.
     """
 
     def __init__(
         self,
         save_distributed_checkpoint: bool = True,
+        keep_whole: list[Group] | None = None,
         timeout: timedelta = timedelta(minutes=30),
     ) -> None:
+        self.keep_whole = tuple(keep_whole or ())
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,

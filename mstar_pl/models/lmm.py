@@ -228,7 +228,7 @@ class LMM:
 
     # Parts of the model
 
-    def group(self, model: PreTrainedModel, name: str) -> Group:
+    def group(self, model: nn.Module, name: str) -> Group:
         """Return the group of a parameter: vision tower, projector, or language model with its head."""
         vision, language = _prefixes(model)
         if name.startswith(vision) and not self.is_projector(name):
@@ -262,9 +262,13 @@ class LMM:
             name for name, _ in model.named_modules() if name.startswith(language) and pattern.fullmatch(name)
         ]
 
-    def shard_blocks(self, model: nn.Module) -> list[GradientCheckpointingLayer]:
-        """Return the blocks to shard and to checkpoint: the layers of vision tower and language model."""
-        return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    def shard_blocks(self, model: nn.Module) -> list[tuple[Group, nn.Module]]:
+        """Return the blocks to shard one by one, with their groups: the layers of both towers."""
+        return [
+            (self.group(model, name), module)
+            for name, module in model.named_modules()
+            if isinstance(module, GradientCheckpointingLayer)
+        ]
 
     def forget_positions(self, body: nn.Module) -> None:
         """Forget what the model keeps of the positions of its last prompt; by default it keeps nothing.
@@ -278,7 +282,7 @@ class LMM:
         yield from named
 
 
-def _prefixes(model: PreTrainedModel) -> tuple[str, str]:
+def _prefixes(model: Any) -> tuple[str, str]:
     """Return the name prefixes of vision tower and language model, with the closing dot."""
     names = {id(module): name for name, module in model.named_modules()}
     parts = model.get_encoder(modality="image"), model.get_decoder()
