@@ -20,7 +20,7 @@ from mstar_pl.data.images import verify_images
 from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.records import View
-from mstar_pl.types import InputError, Prompt
+from mstar_pl.types import Example, InputError, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +161,11 @@ class PolicyDataModule(LightningDataModule):
         self.seed = seed
         self.example_sets: dict[str, ExampleSet] = {}
         self.prompt_sets: dict[str, Sequence[Prompt]] = {}
+
+    @staticmethod
+    def compose(prompt: Prompt, response: str) -> Any:
+        """Return a training example of the kind that `collate` takes; a plan of memory makes one up."""
+        return Example(prompt=prompt, response=response)
 
     def setup(self, stage: str) -> None:
         """Read and check the files of a stage.

@@ -9,7 +9,8 @@ from mstar_pl.data.collate_steps import collate_steps, step_lengths
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.records import View
 from mstar_pl.data.step_formats import StepFormat, read_steps
-from mstar_pl.types import InputError
+from mstar_pl.data.step_labels import StepLabels
+from mstar_pl.types import InputError, Prompt
 
 
 class StepDataModule(PolicyDataModule):
@@ -38,6 +39,11 @@ class StepDataModule(PolicyDataModule):
         super().__init__(train=train, val=val, **options)
         self.format: StepFormat | None = format
         self.image_root = image_root
+
+    @staticmethod
+    def compose(prompt: Prompt, response: str) -> StepLabels:
+        """Return a labelled response of one step."""
+        return StepLabels(prompt=prompt, steps=(response,), labels=(1.0,))
 
     @property
     def mean_label(self) -> float:

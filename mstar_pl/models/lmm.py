@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mstar_pl.data.format import QuestionStyle, render_question
@@ -53,6 +53,9 @@ class LMM:
 
     engine_args: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Further arguments of the vLLM engine that the family needs."""
+
+    weightless = False
+    """Whether `load_model` reads no weights: a plan of memory asks only for their shapes."""
 
     def __init__(
         self,
@@ -103,7 +106,9 @@ class LMM:
         return self.processor.tokenizer
 
     def load_model(self, device: str | torch.device = "cpu") -> PreTrainedModel:
-        """Return the model with its weights."""
+        """Return the model with its weights, or without contents where `weightless` says so."""
+        if self.weightless:
+            return self.empty_model()
         model = AutoModelForImageTextToText.from_pretrained(
             self.path,
             dtype=getattr(torch, self.dtype),
@@ -111,6 +116,14 @@ class LMM:
             local_files_only=True,
         )
         return model.to(torch.device(device))  # type: ignore[arg-type] # typed by a decorator of theirs
+
+    def empty_model(self) -> PreTrainedModel:
+        """Return the model as its `config.json` describes it, with initial weights."""
+        return AutoModelForImageTextToText.from_config(
+            AutoConfig.from_pretrained(self.path, local_files_only=True),
+            dtype=getattr(torch, self.dtype),
+            attn_implementation=self.attention,
+        )
 
     # Prompts and responses
 
