@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jsonargparse import ArgumentError, auto_cli
 
@@ -25,7 +25,11 @@ from mstar_pl.commands.score import score
 from mstar_pl.commands.study import study
 from mstar_pl.types import InputError
 
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
+
 TRAINING = ("fit", "validate", "test", "predict")
+PLAN = "plan"
 
 HELP = """usage: mstar-pl COMMAND [OPTIONS]
 
@@ -38,6 +42,7 @@ training, configured by YAML files and options (LightningCLI):
   validate   loss on held-out examples
   test       answer labelled prompts in the training process and grade them
   predict    answer prompts in the training process and write the responses
+  plan       memory of a training on each device, before it is started; takes the arguments of fit
 
 data and evaluation:
   data       write data sets:      mstar-pl data minivista --out runs/minivista
@@ -65,15 +70,18 @@ def main(args: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
-    if argv[0] not in (*TRAINING, *COMMANDS):
-        close = difflib.get_close_matches(argv[0], [*TRAINING, *COMMANDS], n=1)
+    known = [*TRAINING, PLAN, *COMMANDS]
+    if argv[0] not in known:
+        close = difflib.get_close_matches(argv[0], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see mstar-pl --help"
         return _fail(f"unknown command {argv[0]!r}; {hint}")
     _quiet()
     if args is None:  # what was sampled is kept; a training waits for a moment to save (Interruption)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     try:
-        if argv[0] in TRAINING:
+        if argv[0] == PLAN:
+            _plan(argv[1:])
+        elif argv[0] in TRAINING:
             argv = with_bases(argv)
             if args is None:
                 sys.argv[1:] = argv  # where Lightning reads them, and so do the processes that it starts
@@ -127,7 +135,22 @@ COMMANDS: dict[str, Any] = {
 }
 
 
-def _train(argv: list[str] | None) -> None:
+def _plan(argv: list[str]) -> None:
+    """Parse the arguments as `fit` does, and print what it would take."""
+    from mstar_pl.commands.plan import Recipe, options_of, show
+
+    options, argv = options_of(argv)
+    for name in (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "transformers",
+    ):  # seeds are not set, texts are made up
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    show(cast(Recipe, _train(with_bases(argv), Recipe)), options)
+
+
+def _train(argv: list[str] | None, kind: type[LightningCLI] | None = None) -> LightningCLI:
     """Run LightningCLI: model and data by `class_path`, any number of `--config` overlays."""
     from lightning.pytorch.cli import LightningCLI
 
@@ -141,7 +164,7 @@ def _train(argv: list[str] | None) -> None:
 
     # An abbreviated option would hide a misspelt one.
     options = {"exit_on_error": False, "allow_abbrev": False}
-    LightningCLI(
+    return (kind or LightningCLI)(
         trainer_class=SelfEvolvingTrainer,
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -48,18 +48,19 @@ def largest_batch(
     """
     prompts = _prompts(folder)
     sizes = {one.id: encoder.num_prompt_tokens(one) for one in prompts}
-    room = data.max_length - 2  # a response has a token, and one that ends it
-    fitting = sorted((one for one in prompts if sizes[one.id] <= room), key=lambda one: sizes[one.id])
+    least = min(sizes.values())
+    longest = data.max_length if max_response is None else max_response
+    # A response has a token at least, and one that ends it.
+    num_response = 2 if image_first else min(longest, data.max_length - least)
+    fitting = [one for one in prompts if sizes[one.id] <= data.max_length - max(2, num_response)]
     if not fitting:
         raise InputError(
-            f"data.max_length {data.max_length}: the smallest image with a question of a word has "
-            f"{min(sizes.values())} tokens; raise it"
+            f"data.max_length {data.max_length}: the smallest image with a question of a word has {least} "
+            "tokens; raise it"
         )
-    longest = data.max_length if max_response is None else max_response
-    prompt = fitting[-1] if image_first else fitting[0]
-    num_response = min(longest, data.max_length - sizes[prompt.id])
-    if not image_first:
-        prompt = [one for one in fitting if sizes[one.id] <= data.max_length - num_response][-1]
+    prompt = max(fitting, key=lambda one: sizes[one.id])  # the first such, with the fewest pixels
+    if image_first:
+        num_response = min(longest, data.max_length - sizes[prompt.id])
 
     def prompt_tokens(text: str) -> int:
         return encoder.num_prompt_tokens(replace(prompt, question=text))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -34,20 +34,26 @@ _INDEXING = {
 }
 
 
-
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """What two optimizer steps allocate and free, in their order.
 
     Attributes:
         events: Number of a tensor's memory and its bytes, negative where it is freed.
-        kinds: What each holds: `weights`, their `gradients`, the state of the `optimizer`, what its step makes
-            in passing (`stepping`), `casts` of weights by autocast, tensors as wide as the `vocabulary`
+        kinds: What each holds: `weights`, their `gradients`, the state of the `optimizer`, what its step
+            makes in passing (`stepping`), `casts` of weights by autocast, tensors as wide as the `vocabulary`
             (logits, copies and gradients of them), everything else (`activations`).
     """
 
     events: Sequence[tuple[int, int]]
     kinds: Mapping[int, Kind]
+
+    def left(self) -> Counter[Kind]:
+        """Return the bytes of each kind that stay when the steps are over, in one process."""
+        held: Counter[Kind] = Counter()
+        for number, size in self.events:
+            held[self.kinds[number]] += size
+        return held
 
     def peak(self, num_shards: int = 1) -> Counter[Kind]:
         """Return the bytes of each kind on one device at the moment at which it holds most.
@@ -113,14 +119,14 @@ def dry_run(
         with ledger:
             for _ in range(2):
                 _step(module, optimizer, batch, 1 + accumulates, ledger)
-    return Footprint(ledger.events, ledger.kinds)
+    return Footprint(tuple(ledger.events), dict(ledger.kinds))
 
 
 def _step(module: LMMModule, optimizer: Optimizer, batch: Batch, num_batches: int, ledger: _Ledger) -> None:
     """Run an optimizer step in the order of Lightning's loop."""
     for number in range(num_batches):
         with module.trainer.precision_plugin.forward_context():
-            loss = module.training_step(batch, number)
+            loss = cast(Tensor, module.training_step(batch, number))
         if number == 0:
             optimizer.zero_grad()
         loss.backward()
