@@ -99,6 +99,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except ArgumentError as error:
         return _fail(_one_line(str(error)))
     except Exception as error:
+        if isinstance(error.__cause__, InputError):  # of a constructor, in the parser's words
+            return _fail(str(error.__cause__))
         if (advice := _advice(error)) is None:
             raise
         return _fail(f"{_one_line(str(error))}; {advice}")
@@ -140,12 +142,9 @@ def _plan(argv: list[str]) -> None:
     from mstar_pl.commands.plan import Recipe, options_of, show
 
     options, argv = options_of(argv)
-    for name in (
-        "lightning.pytorch",
-        "lightning.fabric",
-        "transformers",
-    ):  # seeds are not set, texts are made up
+    for name in ("lightning.pytorch", "lightning.fabric", "transformers"):  # seeds are not set, texts made up
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("torch._library.triton").addFilter(lambda record: False)
     warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
     show(cast(Recipe, _train(with_bases(argv), Recipe)), options)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mstar_pl.cli import COMMANDS, TRAINING, main
+from mstar_pl.cli import COMMANDS, PLAN, TRAINING, main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SFT = str(CONFIGS / "experiments/sft.yaml")
@@ -48,7 +48,7 @@ def error_of(capsys, args, code=2):
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {command} " in text for command in (*TRAINING, *COMMANDS))
+    assert all(f"  {command} " in text for command in (*TRAINING, PLAN, *COMMANDS))
     for command in COMMANDS:
         with pytest.raises(SystemExit) as leave:
             main([command, "--help"])

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from mstar_pl.data.evolving import SelfEvolvingDataModule
@@ -22,7 +23,7 @@ from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
-from mstar_pl.loops.health import check_disk, check_rollouts, checkpoint_bytes, rollout_bytes
+from mstar_pl.loops.health import check_disk, check_memory, check_rollouts, checkpoint_bytes, rollout_bytes
 from mstar_pl.loops.heartbeat import SAMPLING, Heartbeat
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
@@ -221,6 +222,14 @@ class GenerationLoop(StatefulLoop):
                 engine = self.evolution.engine(self.policy.lmm)
             prompts = chain(self.data.all_prompts, self.data.val_prompts)
             engine.check(prompts, self.evolution.sampling.max_tokens)
+            if self.trainer.strategy.root_device.type == "cuda":
+                check_memory(
+                    self.trainer.lightning_module,
+                    self.trainer.optimizers,
+                    engine.gpu_share,
+                    torch.cuda.get_device_properties(self.trainer.strategy.root_device).total_memory,
+                    buckets=isinstance(self.trainer.strategy, DDPStrategy),
+                )
             self._engine = engine
             self._sleep()
             self.heartbeat.phase = "waiting for the other engines"

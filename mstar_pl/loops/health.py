@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from mstar_pl.rollouts.summary import FAULTS
 from mstar_pl.types import InputError, Prompt, SamplingConfig
+
+log = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN = 12
 """Of a sampled token, generously: compressed text and number in a shard (1.4 were measured), and its text
@@ -60,6 +68,57 @@ def checkpoint_bytes(module: nn.Module) -> int:
         weight.numel() * weight.element_size() * (4 if weight.requires_grad else 2)
         for weight in module.parameters()
     )
+
+
+def check_memory(
+    module: nn.Module, optimizers: Sequence[Optimizer], share: float, device_bytes: int, *, buckets: bool
+) -> None:
+    """Refuse a training whose weights, gradients and optimizer leave the engine no room on the GPU.
+
+    These stay while responses are sampled, and are sure. What a training step takes besides is not reckoned
+    here, `mstar-pl plan` does; where they leave it less than a tenth of the GPU, there is a warning.
+
+    Args:
+        module: The module; of weights that are spread over processes the share of this one counts.
+        optimizers: Its optimizers.
+        share: Share of the GPU that the engine takes.
+        device_bytes: Memory of the GPU.
+        buckets: Whether gradients exist twice, as with DDP.
+
+    Raises:
+        InputError: Together they are more than the GPU has.
+    """
+    weights = sum(_local(one).nbytes for one in module.parameters())
+    gradients = sum(_local(one).nbytes for one in module.parameters() if one.requires_grad)
+    state = sum(
+        _state_bytes(optimizer, group) * sum(_local(one).numel() for one in group["params"])
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+    )
+    held = weights + gradients * (1 + buckets) + state
+    text = (
+        f"training holds {held / 2**30:.1f} GiB (weights, gradients, optimizer) while the engine takes "
+        f"{share:.0%} of the GPU's {device_bytes / 2**30:.1f} GiB"
+    )
+    advice = "lower the engine's gpu_memory_utilization, or take configs/trainer/fsdp2.yaml or model.lora"
+    if held + share * device_bytes > device_bytes:
+        raise InputError(f"{text}, more than there is; {advice} (mstar-pl plan shows the parts)")
+    if held + share * device_bytes > 0.9 * device_bytes:
+        log.warning("%s; %s if memory runs out (mstar-pl plan shows the parts)", text, advice)
+
+
+def _local(weight: Tensor) -> Tensor:
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def _state_bytes(optimizer: Optimizer, group: Mapping[str, Any]) -> float:
+    """Return the bytes of state for each value of a weight, found out by a step of a copy on a small one."""
+    probe = nn.Parameter(torch.zeros(256, 256))
+    probe.grad = torch.zeros_like(probe)
+    twin = copy.copy(optimizer)
+    twin.state, twin.param_groups = defaultdict(dict), [dict(group) | {"params": [probe]}]
+    type(twin).step(twin)  # a schedule puts a step of its own on the object
+    return sum(one.nbytes for one in twin.state[probe].values() if isinstance(one, Tensor)) / probe.numel()
 
 
 def check_rollouts(

@@ -73,9 +73,9 @@ class Footprint:
             total += size // num_shards if kind in SHARDED else size
             if total > most:
                 most, found = total, +held
-        for kind in SHARDED:
-            found[kind] //= num_shards
-        return found
+        return +Counter(
+            {kind: size // num_shards if kind in SHARDED else size for kind, size in found.items()}
+        )
 
 
 def dry_run(

@@ -59,9 +59,11 @@ class RolloutEngine(ABC):
 
     Attributes:
         lmm: Adapter of the policy.
+        gpu_share: Share of the GPU's memory that it takes for itself while awake.
     """
 
     lmm: LMM
+    gpu_share = 0.0
 
     @abstractmethod
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

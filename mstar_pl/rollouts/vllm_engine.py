@@ -68,6 +68,7 @@ class VLLMEngine(RolloutEngine):
     ) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cpu_kv_cache_gib))
         self.lmm = lmm
+        self.gpu_share = gpu_memory_utilization
         self.max_model_len = max_model_len
         self.max_images = max_images
         self._version: int | None = None
