@@ -1,5 +1,7 @@
 """The dry run of training steps, against what the allocator hands out in real ones."""
 
+import gc
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -24,6 +26,7 @@ class Recorder(Callback):
     def on_fit_start(self, trainer, module):
         held = [*module.parameters(), *module.buffers(), *self.batch.values()]
         self.held = sum({one.data_ptr(): one.nbytes for one in held}.values())
+        gc.collect()  # what an earlier recording saw allocated would be seen freed in this one
         self.recording = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self.recording.start()
 
