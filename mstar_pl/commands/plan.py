@@ -52,7 +52,7 @@ weight is read; the model's folder needs config.json and the processor's files. 
   --json      the table as JSON, in bytes
 
 How to read it. A column is a phase: `training` at its worst moment, `weight sync` and `generation`, in which
-gradients and optimizer stay where they are. The peak is the largest column. It is reckoned for a micro-batch
+the optimizer stays where it is. The peak is the largest column. It is reckoned for a micro-batch
 whose rows all have data.max_length tokens and one image, once with the largest image that fits and once with
 the longest response; the worse one counts. What helps where:
 
@@ -155,7 +155,7 @@ def plan(recipe: Recipe, gpu_gib: float | None = None) -> dict[str, Any]:
     module, footprint, micro_batch = _worst(recipe, machine, evolution)
     weights, peak, left = _weights(module, num_shards), footprint.peak(num_shards), footprint.left()
     training = weights | {title: peak[kind] for kind, title in TITLES.items()}
-    between = weights | {TITLES[kind]: left[kind] // num_shards for kind in ("gradients", "optimizer")}
+    between = weights | {"optimizer": left["optimizer"] // num_shards}
     if machine.shards and machine.num > 1:
         training["blocks put together"] = _unsharded(module)
     elif machine.num > 1:
@@ -220,7 +220,7 @@ def _unsharded(module: LMMModule) -> int:
     Those outside the blocks stay whole from forward to backward pass. Of the blocks there are two: one at
     work, and the next one that arrives, or the gradients of the last one that leave.
     """
-    blocks = [sorted(block.parameters(), key=id) for block in module.lmm.shard_blocks(module.model)]
+    blocks = [sorted(block.parameters(), key=id) for _, block in module.lmm.shard_blocks(module.model)]
     inside = {id(one) for block in blocks for one in block}
     outside = [one for one in module.parameters() if id(one) not in inside]
 

@@ -297,6 +297,8 @@ class GenerationLoop(StatefulLoop):
         assert engine is not None, "start comes first"
         began, step = time.perf_counter(), self.trainer.global_step
         if self._synced_step != step:
+            for optimizer in self.trainer.optimizers:
+                optimizer.zero_grad()  # else the last step's gradients would keep their memory
             engine.wake()
             with self.policy.policy_weights() as weights:
                 engine.load_policy(weights.items(), version=step)

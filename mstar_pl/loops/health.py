@@ -73,10 +73,10 @@ def checkpoint_bytes(module: nn.Module) -> int:
 def check_memory(
     module: nn.Module, optimizers: Sequence[Optimizer], share: float, device_bytes: int, *, buckets: bool
 ) -> None:
-    """Refuse a training whose weights, gradients and optimizer leave the engine no room on the GPU.
+    """Refuse a training whose weights and optimizer leave the engine, or gradients, no room on the GPU.
 
-    These stay while responses are sampled, and are sure. What a training step takes besides is not reckoned
-    here, `mstar-pl plan` does; where they leave it less than a tenth of the GPU, there is a warning.
+    These are sure. What a training step takes besides is not reckoned here, `mstar-pl plan` does; where less
+    than a tenth of the GPU is left, there is a warning.
 
     Args:
         module: The module; of weights that are spread over processes the share of this one counts.
@@ -86,7 +86,7 @@ def check_memory(
         buckets: Whether gradients exist twice, as with DDP.
 
     Raises:
-        InputError: Together they are more than the GPU has.
+        InputError: They are more than the GPU has.
     """
     weights = sum(_local(one).nbytes for one in module.parameters())
     gradients = sum(_local(one).nbytes for one in module.parameters() if one.requires_grad)
@@ -95,15 +95,16 @@ def check_memory(
         for optimizer in optimizers
         for group in optimizer.param_groups
     )
-    held = weights + gradients * (1 + buckets) + state
+    held = weights + gradients * buckets + state
+    needed = max(held + int(share * device_bytes), held + gradients)
     text = (
-        f"training holds {held / 2**30:.1f} GiB (weights, gradients, optimizer) while the engine takes "
-        f"{share:.0%} of the GPU's {device_bytes / 2**30:.1f} GiB"
+        f"training holds {held / 2**30:.1f} GiB (weights, optimizer) beside the {share:.0%} of the engine, "
+        f"and {gradients / 2**30:.1f} GiB of gradients, on a GPU of {device_bytes / 2**30:.1f} GiB"
     )
     advice = "lower the engine's gpu_memory_utilization, or take configs/trainer/fsdp2.yaml or model.lora"
-    if held + share * device_bytes > device_bytes:
+    if needed > device_bytes:
         raise InputError(f"{text}, more than there is; {advice} (mstar-pl plan shows the parts)")
-    if held + share * device_bytes > 0.9 * device_bytes:
+    if needed > 0.9 * device_bytes:
         log.warning("%s; %s if memory runs out (mstar-pl plan shows the parts)", text, advice)
 
 

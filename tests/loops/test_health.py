@@ -14,13 +14,13 @@ NET_BYTES = 2**20
 @pytest.mark.parametrize(
     ("kind", "options", "copies"),
     [
-        (torch.optim.SGD, {"lr": 0.1}, 2),
-        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, 3),
-        (torch.optim.AdamW, {"lr": 0.1}, 4),
-        (torch.optim.Adafactor, {"lr": 0.1}, 2),
+        (torch.optim.SGD, {"lr": 0.1}, 1),
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, 2),
+        (torch.optim.AdamW, {"lr": 0.1}, 3),
+        (torch.optim.Adafactor, {"lr": 0.1}, 1),
     ],
 )
-def test_the_sure_parts_are_weights_gradients_and_the_optimizers_state(kind, options, copies, caplog):
+def test_the_sure_parts_are_weights_and_the_optimizers_state(kind, options, copies, caplog):
     optimizer = kind(NET.parameters(), **options)
     torch.optim.lr_scheduler.LinearLR(optimizer)
     before = [parameter.clone() for parameter in NET.parameters()]
