@@ -30,6 +30,17 @@ class Processes:
     def __init__(self, rank: int = 0, num: int = 1) -> None:
         self.rank = rank
         self.num = num
+        self._teams: dict[int, Processes] = {}
+
+    def team(self, size: int) -> Processes:
+        """Return the `size` consecutive processes to which this one belongs; it must divide their number."""
+        if size == 1:
+            return Processes()
+        if size not in self._teams:
+            team = Processes(self.rank % size, size)
+            team._group, _ = dist.new_subgroups(size, timeout=FOREVER, backend="gloo")
+            self._teams[size] = team
+        return self._teams[size]
 
     def first(self, make: Callable[[], T]) -> T:
         """Let the first process make something and give it to all.
@@ -45,7 +56,7 @@ class Processes:
                 made[0] = make()
             except InputError as error:
                 made[1] = str(error)
-        dist.broadcast_object_list(made, src=0, group=self._group)
+        dist.broadcast_object_list(made, group_src=0, group=self._group)
         if made[1] is not None:
             raise InputError(made[1])
         return made[0]

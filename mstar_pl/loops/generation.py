@@ -274,6 +274,11 @@ class GenerationLoop(StatefulLoop):
         return data
 
     def _end_if_asked(self) -> None:
+        """End on request, together with the processes that hold the same engine, which would wait."""
+        assert self._engine is not None, "it has just answered"
+        team = self.heartbeat.processes.team(self._engine.num_processes)
+        if any(team.gather(self.interruption.received is not None)):
+            self.interruption.ask()
         if self.is_saved:
             self.interruption.end_if_asked()
 

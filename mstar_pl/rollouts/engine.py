@@ -60,10 +60,13 @@ class RolloutEngine(ABC):
     Attributes:
         lmm: Adapter of the policy.
         gpu_share: Share of the GPU's memory that it takes for itself while awake.
+        num_processes: Training processes that hold the engine together: consecutive ones, which make each
+            call together, with the same arguments, and get the same answers.
     """
 
     lmm: LMM
-    gpu_share = 0.0
+    gpu_share: float = 0.0
+    num_processes: int = 1
 
     @abstractmethod
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

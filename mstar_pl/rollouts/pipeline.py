@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from mstar_pl.data.records import View
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.distributed import Processes
+from mstar_pl.models import LMM
 from mstar_pl.rewards.reward import Reward
 from mstar_pl.rewards.selection import Selection
 from mstar_pl.rollouts.engine import EngineError, Request, RolloutEngine
@@ -51,8 +53,8 @@ class RolloutPipeline:
             call of the engine ends with its slowest response.
         second_chance: More samples for prompts of which nothing was selected.
         timeout: Seconds after which an engine that still works on a shard is taken to hang; None waits.
-        processes: The processes that share the prompts, each with an engine of its own and all calling `run`
-            together; the rollouts are those of a single one.
+        processes: The processes that share the prompts, all calling `run` together; each engine, of one
+            process or several, has its part of them. The rollouts are those of a single process.
         after_shard: Called after each shard; what it raises loses none.
     """
 
@@ -97,7 +99,8 @@ class RolloutPipeline:
             summary: Function from the groups to the metrics of the manifest; default is `summarise`.
             title: Name of the progress bar.
         """
-        rank, num = self.processes.rank, self.processes.num
+        size = engine.num_processes
+        team, rank, num = self.processes.team(size), self.processes.rank // size, self.processes.num // size
         done = self.processes.first(lambda: self.store.begin(iteration, fingerprint))
         left = View(prompts, [place for place, one in enumerate(prompts) if not done or one.id not in done])
         tally, todo = Tally(), left[rank::num]
@@ -107,7 +110,7 @@ class RolloutPipeline:
             initial=before,
             desc=f"{title} {iteration}",
             unit="prompt",
-            disable=rank > 0,
+            disable=self.processes.rank > 0,
         )
         with bar:
             for start in range(0, len(todo), self.shard_prompts):
@@ -117,8 +120,9 @@ class RolloutPipeline:
                     for prompt in batch
                     for sampling in samplings
                 ]
-                scored = self._sample(engine, requests, tally)
-                self.store.append(iteration, scored, fingerprint, rank)
+                scored = self._sample(engine, requests, tally, team)
+                if team.rank == 0:
+                    self.store.append(iteration, scored, fingerprint, rank)
                 tally.count["rollouts"] += sum(len(one.group.rollouts) for one in scored)
                 tally.count["selected"] += sum(len(one.selected) for one in scored)
                 bar.update(len(batch))
@@ -127,7 +131,7 @@ class RolloutPipeline:
                     f"{tally.count['selected'] / max(1, tally.count['rollouts']):.0%} accepted"
                 )
                 self.after_shard()
-        tallies = self.processes.gather(tally)
+        tallies = self.processes.gather(tally)[::size]
 
         def finish() -> dict[str, Any]:
             groups = self.store.groups(iteration)
@@ -143,30 +147,43 @@ class RolloutPipeline:
 
         return self.processes.first(finish)
 
-    def _sample(self, engine: RolloutEngine, requests: Sequence[Request], tally: Tally) -> list[ScoredGroup]:
-        """Sample and score requests, and give those of which nothing was selected further rounds."""
+    def _sample(
+        self, engine: RolloutEngine, requests: Sequence[Request], tally: Tally, team: Processes
+    ) -> list[ScoredGroup]:
+        """Sample and score requests, and give those of which nothing was selected further rounds.
+
+        One process of an engine scores: a difference in rounding would have them ask for unlike rounds.
+        """
         groups = self._submit(engine, requests, tally)
         with tally.timed("score"):
-            scored = [self._score(group) for group in groups]
+            scored = team.first(partial(self._score, groups))
         for _ in range(self.second_chance.rounds if self.selection else 0):
             again = [place for place, one in enumerate(scored) if not one.selected]
             if not again:
                 break
             with tally.timed("score"):
-                asked = [
-                    self.second_chance.request(scored[place].group, requests[place], self.reward, engine.lmm)
-                    for place in again
-                ]
+                former = [(scored[place].group, requests[place]) for place in again]
+                asked = team.first(partial(self._ask_again, former, engine.lmm))
             groups = self._submit(engine, asked, tally)
             with tally.timed("score"):
-                for place, request, more in zip(again, asked, groups, strict=True):
-                    scored[place] = self._score(extended(scored[place].group, more, request.prefix))
+                longer = [
+                    extended(scored[place].group, more, request.prefix)
+                    for place, request, more in zip(again, asked, groups, strict=True)
+                ]
+                for place, one in zip(again, team.first(partial(self._score, longer)), strict=True):
+                    scored[place] = one
         return scored
 
-    def _score(self, group: RolloutGroup) -> ScoredGroup:
-        scores = tuple(self.reward(group))
-        selected = self.selection(group, scores) if self.selection else ()
-        return ScoredGroup(group=group, scores=scores, selected=selected)
+    def _ask_again(self, former: Sequence[tuple[RolloutGroup, Request]], lmm: LMM) -> list[Request]:
+        return [self.second_chance.request(group, request, self.reward, lmm) for group, request in former]
+
+    def _score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+        scored = []
+        for group in groups:
+            scores = tuple(self.reward(group))
+            selected = self.selection(group, scores) if self.selection else ()
+            scored.append(ScoredGroup(group=group, scores=scores, selected=selected))
+        return scored
 
     def _submit(self, engine: RolloutEngine, requests: Sequence[Request], tally: Tally) -> list[RolloutGroup]:
         """Ask the engine.
