@@ -3,6 +3,12 @@
 import gc
 from contextlib import contextmanager
 
+from mstar_pl.data.store import RolloutStore
+from mstar_pl.rewards import AllCorrect, AnswerReward
+from mstar_pl.rollouts.pipeline import RolloutPipeline
+from mstar_pl.rollouts.second_chance import SecondChance
+from mstar_pl.types import SamplingConfig
+
 
 @contextmanager
 def running(lmm, *, loaded=True, **options):
@@ -19,3 +25,14 @@ def running(lmm, *, loaded=True, **options):
         yield engine
     finally:
         engine.close()
+
+
+def fill(root, engine, prompts, processes=None):
+    """Sample an iteration, with a second chance for each prompt, and return its groups."""
+    store = RolloutStore(root)
+    options = {"shard_prompts": 5, "second_chance": SecondChance(rounds=1), "processes": processes}
+    sampling = SamplingConfig(num_samples=4, temperature=1.0, max_tokens=12, seed=3)
+    RolloutPipeline(store, AnswerReward(), AllCorrect(), **options).run(
+        engine, prompts, [sampling], 0, "same"
+    )
+    return list(store.groups(0))

@@ -1,44 +1,39 @@
-"""The vLLM rollout engine; the only file that imports vLLM."""
+"""The vLLM rollout engine; only this file and `weight_receiver`, its half in the workers, import vLLM."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial, wraps
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-# In one process with the trainer: weights are handed over in memory, and nothing is left behind on a kill.
+# In this process, unless an engine is given one of its own.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 from vllm import LLM, RequestOutput, SamplingParams
-from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
-from mstar_pl.rollouts.engine import Request, RolloutEngine, check_context, count_tokens
+from mstar_pl.rollouts import placement
+from mstar_pl.rollouts.engine import EngineError, Request, RolloutEngine, check_context, count_tokens
 from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup
-
-# Its CPU worker binds threads once, then warns of every later attempt to set their number, its own included.
-logging.getLogger("vllm.v1.worker.cpu_worker").addFilter(
-    lambda record: "set_num_threads" not in record.getMessage()
-)
-# Its reloading warns of layers that have no weights at all; `_reload` checks each parameter.
-logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").addFilter(
-    lambda record: "Failed to load weights" not in record.getMessage()
-)
 
 
 class VLLMEngine(RolloutEngine):
-    """Generate with vLLM in this process.
+    """Generate with vLLM, in this process or one of its own, on one device or several.
+
+    By default the engine lives in the training process, where weights are handed over in memory. With
+    `own_process` its crash leaves the trainer alive and is an `EngineError`; weights pass through shared
+    memory, a bucket at a time. With `tensor_parallel_size` k, each k consecutive training processes hold one
+    engine together; a single training process needs `own_process` for that, and vLLM starts k workers.
 
     It refuses to generate until `load_policy` gave it weights, and yet starts from those in the adapter's
     folder: dummy ones would also fill buffers that the engine derives from the configuration, such as
@@ -53,6 +48,11 @@ class VLLMEngine(RolloutEngine):
         cpu_kv_cache_gib: KV cache on a machine without a GPU, in GiB.
         max_images: Most images of a prompt.
         image_cache_gib: Host memory for preprocessed images, in GiB (vLLM's own default is 4).
+        own_process: Run the engine in a process of its own.
+        tensor_parallel_size: Devices that share each weight of the engine.
+
+    Raises:
+        InputError: The training processes cannot form groups of `tensor_parallel_size`.
     """
 
     def __init__(
@@ -65,53 +65,77 @@ class VLLMEngine(RolloutEngine):
         cpu_kv_cache_gib: int = 1,
         max_images: int = 1,
         image_cache_gib: float = 0.5,
+        own_process: bool = False,
+        tensor_parallel_size: int = 1,
     ) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cpu_kv_cache_gib))
+        processes = placement.training_processes()
+        placement.check_groups(tensor_parallel_size, own_process, processes)
         self.lmm = lmm
         self.gpu_share = gpu_memory_utilization
+        self.own_process = own_process
+        self.num_processes = 1 if own_process else tensor_parallel_size
         self.max_model_len = max_model_len
         self.max_images = max_images
         self._version: int | None = None
+        launched = processes.num > 1 and not own_process
         options: dict[str, Any] = dict(lmm.engine_args)
         processor_options = {**options.pop("mm_processor_kwargs", {}), **lmm.processor_options}
-        self._llm = LLM(
-            lmm.path,
-            dtype=lmm.dtype,
-            enforce_eager=not torch.cuda.is_available(),
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max(max_num_batched_tokens, max_model_len),
-            # A prompt that is split over two steps cannot be drawn from with a seed on the CPU.
-            enable_chunked_prefill=torch.cuda.is_available(),
-            gpu_memory_utilization=gpu_memory_utilization,
-            enable_sleep_mode=torch.cuda.is_available(),
-            limit_mm_per_prompt={"image": max_images, "video": 0},
-            mm_processor_kwargs=processor_options or None,
-            mm_processor_cache_gb=image_cache_gib,
-            disable_log_stats=True,
-            # Prefixes are reused in whole blocks; the CPU's default of 128 tokens exceeds short prompts.
-            block_size=None if torch.cuda.is_available() else 32,
-            **options,
-        )
+        with placement.starting(own_process, processes):
+            self._llm = LLM(
+                lmm.path,
+                dtype=lmm.dtype,
+                enforce_eager=not torch.cuda.is_available(),
+                max_model_len=max_model_len,
+                max_num_seqs=max_num_seqs,
+                max_num_batched_tokens=max(max_num_batched_tokens, max_model_len),
+                # A prompt that is split over two steps cannot be drawn from with a seed on the CPU.
+                enable_chunked_prefill=torch.cuda.is_available(),
+                gpu_memory_utilization=gpu_memory_utilization,
+                enable_sleep_mode=torch.cuda.is_available(),
+                limit_mm_per_prompt={"image": max_images, "video": 0},
+                mm_processor_kwargs=processor_options or None,
+                mm_processor_cache_gb=image_cache_gib,
+                disable_log_stats=True,
+                # Prefixes are reused in whole blocks; the CPU's default of 128 tokens exceeds short prompts.
+                block_size=None if torch.cuda.is_available() else 32,
+                worker_extension_cls="mstar_pl.rollouts.weight_receiver.WeightReceiver",
+                tensor_parallel_size=tensor_parallel_size,
+                # Ranks and devices as the training processes have them.
+                distributed_executor_backend="external_launcher" if launched else None,
+                **options,
+            )
+        if own_process:
+            placement.fail_when_dead(self._llm.llm_engine.engine_core)
 
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take over weights and drop every cache that was computed with the old ones; see `RolloutEngine`.
 
         Raises:
             RuntimeError: A parameter of the engine was not written exactly once; names it.
+            EngineError: The engine's process died.
         """
         self._version = None
         named = _once(self.lmm.engine_weights(weights))
-        for problems in self._llm.collective_rpc(_reload, args=(named,)):
-            if problems:
-                raise RuntimeError(
-                    "the weights did not reach the engine whole: "
-                    + "; ".join(problems[:4])
-                    + f" ({len(problems)} problems); see LMM.engine_weights of the adapter"
-                )
-        self._llm.reset_prefix_cache()
-        self._llm.llm_engine.reset_mm_cache()
-        self._llm.llm_engine.reset_encoder_cache()
+        self._call("begin_weights")
+        if self.own_process:
+            for file in placement.files(named):
+                self._call("take_weights_from", file)
+        else:
+            self._call("take_weights", named)
+        problems = sorted({one for worker in self._call("finish_weights") for one in worker})
+        if problems:
+            raise RuntimeError(
+                "the weights did not reach the engine whole: "
+                + "; ".join(problems[:4])
+                + f" ({len(problems)} problems); see LMM.engine_weights of the adapter"
+            )
+        with self._failures():
+            if self._sleeps:
+                self._llm.wake_up(tags=["kv_cache"])
+            self._llm.reset_prefix_cache()
+            self._llm.llm_engine.reset_mm_cache()
+            self._llm.llm_engine.reset_encoder_cache()
         self._version = version
 
     def submit(self, requests: Sequence[Request], progress: str = "") -> list[RolloutGroup]:
@@ -128,11 +152,12 @@ class VLLMEngine(RolloutEngine):
         for length, prompt in longest.values():
             self.check([prompt], length)
         load = lru_cache(maxsize=64)(load_image)
-        outputs = self._llm.generate(
-            [self._input(request, load) for request in requests],  # type: ignore[arg-type]
-            [self._params(request, left) for request, (_, left) in zip(requests, tokens, strict=True)],
-            use_tqdm=partial(tqdm, delay=2) if progress else False,
-        )
+        inputs: list[Any] = [self._input(request, load) for request in requests]
+        params = [self._params(request, left) for request, (_, left) in zip(requests, tokens, strict=True)]
+        with self._failures():
+            outputs = self._llm.generate(
+                inputs, params, use_tqdm=partial(tqdm, delay=2) if progress else False
+            )
         return [_group(request, output, version) for request, output in zip(requests, outputs, strict=True)]
 
     def check(self, prompts: Iterable[Prompt], max_tokens: int) -> None:
@@ -146,19 +171,40 @@ class VLLMEngine(RolloutEngine):
 
     def sleep(self) -> None:
         """Free the GPU's memory, weights and KV cache; without effect where vLLM has no sleep mode."""
-        if self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode:
-            self._llm.sleep(level=2)
         self._version = None
+        if self._sleeps:
+            with self._failures():
+                self._llm.sleep(level=2)
 
     def wake(self) -> None:
-        """Take the GPU's memory back; `load_policy` must follow."""
-        if self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode:
-            self._llm.wake_up()
+        """Take the memory of the weights back; `load_policy` must follow, and takes that of the KV cache."""
+        if self._sleeps:
+            with self._failures():
+                self._llm.wake_up(tags=["weights"])
 
     def close(self) -> None:
         """Shut the engine down; another one may then start in this process."""
         self._version = None
         self._llm.llm_engine.engine_core.shutdown()
+
+    @property
+    def _sleeps(self) -> bool:
+        return self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode
+
+    def _call(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of `mstar_pl.rollouts.weight_receiver.WeightReceiver` in each worker."""
+        with self._failures():
+            return self._llm.collective_rpc(method, args=args)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Say of a process of its own that fails that another one may do."""
+        try:
+            yield
+        except Exception as error:
+            if not self.own_process:
+                raise
+            raise EngineError(f"the engine's process failed: {error}") from error
 
     def _input(self, request: Request, load: Callable[[str], Image]) -> dict[str, Any]:
         # Unexpanded text: the engine expands each placeholder itself, a second expansion would go unnoticed.
@@ -187,51 +233,6 @@ def _once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
             raise RuntimeError(f"weight {name} was given to the engine twice; see LMM.engine_weights")
         seen.add(name)
         yield name, tensor
-
-
-def _reload(worker: Any, weights: Iterator[tuple[str, Tensor]]) -> list[str]:
-    """Replace the weights of a worker, counting what is written where, and return what is wrong."""
-    model = worker.get_model()
-    writes: dict[str, Counter[tuple[Any, ...]]] = {}
-    written: Counter[str] = Counter()
-    sizes: dict[str, int] = {}
-    load_weights = model.load_weights
-
-    def count(name: str, loader: Callable[..., Any]) -> Callable[..., Any]:
-        # `wraps` keeps the chain of `__wrapped__` by which vLLM finds the loaders below its own.
-        @wraps(loader)
-        def counted(parameter: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
-            writes.setdefault(name, Counter())[(*args, *kwargs.values())] += 1
-            written[name] += weight.numel()
-            return loader(parameter, weight, *args, **kwargs)
-
-        return counted
-
-    def counted_load(named: Iterable[tuple[str, Tensor]], *args: Any, **kwargs: Any) -> Any:
-        # Here the parameters have the shapes of a checkpoint; outside, kernels may have repacked them.
-        for name, parameter in model.named_parameters():
-            sizes[name] = _loadable(model, name)
-            parameter.weight_loader = count(name, getattr(parameter, "weight_loader", default_weight_loader))
-        return load_weights(named, *args, **kwargs)
-
-    model.load_weights = counted_load
-    try:
-        worker.reload_weights(weights_iterator=weights)
-    finally:
-        del model.load_weights
-    problems = [f"{name} was written twice" for name, parts in writes.items() if max(parts.values()) > 1]
-    for name, size in sizes.items():
-        if written[name] != size:
-            problems.append(f"{name} got {written[name]} of {size} values")
-    return problems
-
-
-def _loadable(model: nn.Module, name: str) -> int:
-    """Return how many values of a parameter a checkpoint fills: all but the padding of the vocabulary."""
-    module = model.get_submodule(name.rpartition(".")[0])
-    size = model.get_parameter(name).numel()
-    padded = getattr(module, "num_embeddings_padded", None)
-    return size if padded is None else size * module.org_vocab_size // padded  # type: ignore[operator]
 
 
 def _group(request: Request, output: RequestOutput, version: int) -> RolloutGroup:

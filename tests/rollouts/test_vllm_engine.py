@@ -144,6 +144,22 @@ def test_a_weight_that_is_missing_or_given_twice_is_found(family, prompts, part)
     assert check_parity(engine, lmm, model, prompts) < 1e-3
 
 
+def test_a_sync_that_breaks_off_leaves_nothing_for_the_next(family, prompts):
+    """Neither half a fused layer nor the count of what it had got."""
+    lmm, model, engine = family
+
+    def broken():
+        for name, weight in model.state_dict().items():
+            yield name, weight + 1
+            if ".q_proj." in name:
+                raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        engine.load_policy(broken(), version=1)
+    engine.load_policy(model.state_dict().items(), version=1)
+    assert check_parity(engine, lmm, model, prompts) < 1e-3
+
+
 def test_no_generation_between_wake_and_load(family, prompts):
     _, model, engine = family
     engine.sleep()
