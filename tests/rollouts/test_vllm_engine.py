@@ -1,11 +1,5 @@
 """The real vLLM engine against Transformers, on both families."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -168,52 +162,6 @@ def test_no_generation_between_wake_and_load(family, prompts):
         engine.generate(prompts, GREEDY)
     engine.load_policy(model.state_dict().items(), version=1)
     assert engine.generate(prompts, GREEDY)
-
-
-SHARE = """
-import json, sys
-from mstar_pl.models import adapter_for
-from mstar_pl.rollouts.vllm_engine import VLLMEngine
-from mstar_pl.types import Prompt, SamplingConfig
-folder, prompts = json.loads(sys.stdin.read())
-lmm = adapter_for(folder, question_style="plain")
-engine = VLLMEngine(lmm, max_model_len=256, max_num_seqs=64)
-engine.load_policy(lmm.load_model().state_dict().items(), version=1)
-groups = engine.generate(
-    [Prompt.from_json(row) for row in prompts],
-    SamplingConfig(num_samples=4, temperature=1.0, max_tokens=12, seed=3),
-)
-print("\\n" + json.dumps({g.prompt.id: [r.token_ids for r in g.rollouts] for g in groups}))
-"""
-
-
-@pytest.mark.parametrize("family", ["internvl_folder"], indirect=True)
-def test_draws_do_not_depend_on_the_number_of_processes(family, prompts):
-    """Two further processes, each with its own engine and a share of the prompts."""
-    lmm, model, engine = family
-    engine.load_policy(model.state_dict().items(), version=1)
-    whole = {
-        group.prompt.id: [list(rollout.token_ids) for rollout in group.rollouts]
-        for group in engine.generate(prompts, DRAWN)
-    }
-    shares = [prompts[0::2], prompts[1::2]]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", SHARE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for _ in shares
-    ]
-    for process, share in zip(running, shares, strict=True):
-        process.stdin.write(json.dumps([lmm.path, [prompt.to_json() for prompt in share]]))
-        process.stdin.close()
-    parts = [json.loads(process.stdout.read().splitlines()[-1]) for process in running]
-    assert [process.wait() for process in running] == [0, 0]
-    assert parts[0] | parts[1] == whole
 
 
 def test_draws_do_not_depend_on_order_or_batch(family, prompts):
