@@ -88,7 +88,7 @@ def slurm(folder):
 
 
 SRUN = """#!/bin/bash
-shift  # its option
+shift 2  # its options
 for task in 0 1; do
     SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NODEID=0 "$@" & tasks+=($!)
 done

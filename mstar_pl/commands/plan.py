@@ -131,6 +131,8 @@ class Machine:
         devices = trainer.devices
         if isinstance(devices, list):
             num_local = len(devices)
+        elif isinstance(devices, str) and "," in devices:
+            num_local = len([one for one in devices.split(",") if one.strip()])
         elif str(devices) in ("auto", "-1"):
             num_local = max(1, torch.cuda.device_count()) if is_gpu else 1
         else:

@@ -25,7 +25,6 @@ from mstar_pl.types import Example, InputError, Prompt
 log = logging.getLogger(__name__)
 
 Overlong = Literal["drop", "refuse"]
-Images = Literal["all", "some", "none"]
 
 
 class ExampleSet(Dataset):
@@ -35,7 +34,7 @@ class ExampleSet(Dataset):
         examples: The examples.
         lengths: Tokens of each, prompt and response.
         num_losses: How many losses each has: response tokens, or labelled steps.
-        images: Whether all, some or none of them have an image.
+        all_images: Whether each has an image.
     """
 
     def __init__(
@@ -43,12 +42,12 @@ class ExampleSet(Dataset):
         examples: Sequence[Any],
         lengths: Sequence[int],
         num_losses: Sequence[int],
-        images: Images = "all",
+        all_images: bool = True,
     ) -> None:
         self.examples = examples
         self.lengths = lengths
         self.num_losses = num_losses
-        self.images: Images = images
+        self.all_images = all_images
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -79,14 +78,14 @@ def fit_context(
         InputError: An example is too long and the policy is `refuse`, or none is left.
     """
     kept, lengths, num_losses = array("q"), array("q"), array("q")
-    images = 0
+    all_images = True
     for place, example in enumerate(tqdm(examples, "measuring lengths", leave=False, delay=2)):
         length = measure(example)
         if length["total"] <= max_length:
             kept.append(place)
             lengths.append(length["total"])
             num_losses.append(length["losses"])
-            images += bool(example.prompt.images)
+            all_images = all_images and bool(example.prompt.images)
         elif overlong == "refuse":
             raise InputError(
                 f"{source}: prompt {example.prompt.id!r} has {length['total']} tokens, "
@@ -100,8 +99,7 @@ def fit_context(
         log.warning(
             "%s: dropped %d of %d examples over %d tokens", source, dropped, len(examples), max_length
         )
-    share: Images = "all" if images == len(kept) else "some" if images else "none"
-    return ExampleSet(View(examples, kept), lengths, num_losses, share)
+    return ExampleSet(View(examples, kept), lengths, num_losses, all_images)
 
 
 class PolicyDataModule(LightningDataModule):
@@ -268,9 +266,8 @@ class PolicyDataModule(LightningDataModule):
         return fit_context(examples, measure, self.max_length, self.overlong, source)
 
     def _collation(self, data: ExampleSet) -> Callable[[Any], Batch]:
-        # In one process, too, where some have images: no gradient is not a gradient of zero to an optimizer.
-        blank = data.images == "some" or (data.images == "none" and self._process[1] > 1)
-        return partial(_collate, self.collate, self._encoder, blank)
+        # In one process, too: no gradient is not a gradient of zero to an optimizer.
+        return partial(_collate, self.collate, self._encoder, not data.all_images)
 
     def _verify(self, prompts: Iterable[Prompt], path: str) -> None:
         if self.trainer is None or self.trainer.is_global_zero:

@@ -147,4 +147,4 @@ def padded(found: ExampleSet, least: int) -> ExampleSet:
     examples, lengths, num_losses = (
         View(values, order) for values in (found.examples, found.lengths, found.num_losses)
     )
-    return ExampleSet(examples, lengths, num_losses, found.images)
+    return ExampleSet(examples, lengths, num_losses, found.all_images)

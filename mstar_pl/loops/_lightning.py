@@ -151,6 +151,11 @@ def leave_signals(trainer: Trainer) -> None:
     trainer._signal_connector = _NoSignals(trainer)
 
 
+def leave_children(trainer: Trainer) -> None:
+    """Keep Lightning's launcher from killing all processes, whatever they do, when one has left."""
+    getattr(trainer.strategy.launcher, "procs", []).clear()
+
+
 def collective_timeout(trainer: Trainer) -> timedelta:
     """Return the time limit of the collective operations of training."""
     return getattr(trainer.strategy, "_timeout", None) or default_pg_timeout

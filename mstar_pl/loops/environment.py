@@ -1,4 +1,4 @@
-"""What the processes of a run must share, checked before anything expensive begins."""
+"""What the processes of a run must share, checked before weights are loaded."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metric
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
 from mstar_pl.loops.health import check_disk, check_memory, check_rollouts, checkpoint_bytes, rollout_bytes
-from mstar_pl.loops.heartbeat import SAMPLING, Heartbeat
+from mstar_pl.loops.heartbeat import Heartbeat
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.rewards.reward import ModelReward, Reward
@@ -188,7 +188,8 @@ class GenerationLoop(StatefulLoop):
                     engine, prompts, samplings, iteration, found, summary, title=store.root.name
                 )
 
-        self.heartbeat.phase = f"{SAMPLING}, {store.root.name} {iteration}"
+        self.start()
+        self.heartbeat.phase = f"sampling, {store.root.name} {iteration}"
         try:
             manifest = sample()
         except EngineError as error:

@@ -114,7 +114,7 @@ def _local(weight: Tensor) -> Tensor:
 
 def _state_bytes(optimizer: Optimizer, group: Mapping[str, Any]) -> float:
     """Return the bytes of state for each value of a weight, found out by a step of a copy on a small one."""
-    probe = nn.Parameter(torch.zeros(256, 256))
+    probe = nn.Parameter(torch.zeros(256, 256, device=group["params"][0].device))
     probe.grad = torch.zeros_like(probe)
     twin = copy.copy(optimizer)
     twin.state, twin.param_groups = defaultdict(dict), [dict(group) | {"params": [probe]}]

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,13 @@ from torch import Tensor
 
 from mstar_pl.data.durable import written_whole
 from mstar_pl.distributed import Processes
-from mstar_pl.loops._lightning import collective_timeout
+from mstar_pl.loops._lightning import collective_timeout, leave_children
 from mstar_pl.loops.environment import check_environment
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.types import InputError
 
 log = logging.getLogger(__name__)
 PERIOD = 0.25
-SAMPLING = "sampling"
-"""How the phases begin in which processes do not wait for one another."""
 
 
 class Heartbeat(Callback):
@@ -34,9 +33,10 @@ class Heartbeat(Callback):
 
     Each process writes four times a second what it does and how far it is to `DEFAULT_ROOT_DIR/processes`,
     and reads what the others wrote. Collective operations alone would wait for a dead process until their
-    time limit, and then name nobody. One that samples may take any time: there `evolution.engine_timeout`
-    ends what hangs. Elsewhere processes go in step, and one that stays behind the others for nine tenths of
-    the collectives' time limit (`timeout` of the strategy) hangs.
+    time limit, and then name nobody. Processes go in step from phase to phase and from batch to batch; one
+    that stays behind the others for nine tenths of the collectives' time limit (`timeout` of the strategy)
+    hangs. While they sample they are at the same place, and may take any time; `evolution.engine_timeout`
+    ends an engine that does not answer.
 
     Args:
         interruption: Where a request to end that another process received is passed on to.
@@ -91,9 +91,9 @@ class Heartbeat(Callback):
         }
         self._beat("")
         processes.wait()  # from here on no file is one of a former run
-        others = [rank for rank in range(trainer.world_size) if rank != trainer.global_rank]
+        leave_children(trainer)
         self._stop.clear()
-        self._thread = threading.Thread(target=self._watch, args=[others], daemon=True, name="heartbeat")
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="heartbeat")
         self._thread.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,10 +141,10 @@ class Heartbeat(Callback):
         """
         if self._thread is not None and not isinstance(exception, InputError | SystemExit):
             time.sleep(4 * PERIOD)
-            for name in sorted(self._folder.iterdir()):
-                beat = json.loads(name.read_text())
-                if not beat["ended"] and beat["rank"] != self.processes.rank:
+            for beat in map(self._read, self._others()):
+                if beat and not beat["ended"]:
                     log.error("%s: %s", _name(beat), _doing(beat))
+        self._state["code"] = 2 if isinstance(exception, InputError) else 1
         self._end("asked to end" if isinstance(exception, SystemExit) else "failed")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -170,36 +170,55 @@ class Heartbeat(Callback):
                 temporary.write_text(json.dumps(beat))
             self._phase = beat["phase"]
 
-    def _watch(self, others: list[int]) -> None:
-        seen = {rank: _Seen(self._read(rank)) for rank in others}
+    def _others(self) -> list[int]:
+        return [rank for rank in range(self.processes.num) if rank != self.processes.rank]
+
+    def _watch(self) -> None:
+        seen: dict[int, _Seen] = {}
+        last = time.monotonic()
         while not self._stop.wait(PERIOD):
-            self._beat("")
-            for rank in others:
-                seen[rank].look(self._read(rank), self._place)
-                self._judge(seen[rank])
+            now = time.monotonic()
+            # Where this process, or the file system, stood still, the others are not to be judged by it.
+            stood, last = max(0.0, now - last - 4 * PERIOD), now
+            try:
+                self._beat("")
+                beats = {rank: self._read(rank) for rank in self._others()}
+            except OSError:  # a full disk, a network file system that is away: the next round tells more
+                continue
+            for rank, beat in beats.items():
+                if beat:
+                    seen.setdefault(rank, _Seen(beat)).look(beat, self._place, stood)
+                    self._judge(seen[rank])
 
     def _judge(self, other: _Seen) -> None:
         beat, who = other.beat, _name(other.beat)
         if beat["asked"] or beat["ended"] == "asked to end":
             self.interruption.ask()
-        elif beat["ended"] == "left":
-            self._leave(f"{who} left; its message says why")
+        is_gone = _is_dead(beat) or (beat["host"] != socket.gethostname() and other.silent > self.limit)
+        if beat["ended"] == "left":
+            self._leave(f"{who} left; its message says why", beat["code"])
         elif beat["ended"] == "failed":
-            self._leave(f"{who} failed in this phase: {_doing(beat)}")
-        elif not beat["ended"] and (_is_dead(beat) or other.silent > self.limit):
+            self._leave(f"{who} failed in this phase: {_doing(beat)}", beat["code"])
+        elif not beat["ended"] and is_gone:
             self._leave(f"{who} died in this phase: {_doing(beat)}")
         elif not beat["ended"] and other.behind > self._patience:
             waited = f"the others have waited for it for {other.behind:.0f} s"
             self._leave(f"{who} hangs in this phase: {_doing(beat)}; {waited}")
 
-    def _leave(self, reason: str) -> None:
-        self._beat("left")
+    def _leave(self, reason: str, code: int = os.EX_TEMPFAIL) -> None:
+        """End this process, with the code of one that failed, so that a scheduler does not start again."""
+        self._state["code"] = code
+        with suppress(OSError):
+            self._beat("left")
         here = f"Process {self.processes.rank}, at {_at()}, leaves; start again with --ckpt_path last\n"
         os.write(2, f"{reason}. {here}".encode())
-        os._exit(os.EX_TEMPFAIL)
+        os._exit(code)
 
     def _read(self, rank: int) -> dict[str, Any]:
-        return json.loads((self._folder / f"rank-{rank}.json").read_text())
+        """Return what a process wrote last, or nothing where it cannot be read just now."""
+        with suppress(OSError, ValueError):
+            return json.loads((self._folder / f"rank-{rank}.json").read_text())
+        return {}
 
 
 @dataclass
@@ -218,13 +237,19 @@ class _Seen:
     _heard: float = field(default_factory=time.monotonic)
     _moved: float = field(default_factory=time.monotonic)
 
-    def look(self, beat: dict[str, Any], place: tuple[int, int]) -> None:
-        """Take note of what it wrote; `place` is where this process is."""
+    def look(self, beat: dict[str, Any], place: tuple[int, int], stood: float) -> None:
+        """Take note of what it wrote.
+
+        Args:
+            beat: What it wrote.
+            place: Where this process is.
+            stood: Seconds for which this process stood still, which do not count.
+        """
         now = time.monotonic()
+        self._heard, self._moved = self._heard + stood, self._moved + stood
         if beat["time"] != self.beat["time"]:
             self._heard = now
-        waits = tuple(beat["place"]) < place and not beat["phase"].startswith(SAMPLING)
-        if not waits or beat["place"] != self.beat["place"]:
+        if tuple(beat["place"]) >= place or beat["place"] != self.beat["place"]:
             self._moved = now
         self.beat, self.silent, self.behind = beat, now - self._heard, now - self._moved
 

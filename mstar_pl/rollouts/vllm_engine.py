@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,6 +80,8 @@ class VLLMEngine(RolloutEngine):
         self.max_images = max_images
         self._version: int | None = None
         launched = processes.num > 1 and not own_process
+        # What is left of a former engine shuts down when it is collected, and would take the groups of this one.
+        gc.collect()
         options: dict[str, Any] = dict(lmm.engine_args)
         processor_options = {**options.pop("mm_processor_kwargs", {}), **lmm.processor_options}
         with placement.starting(own_process, processes):
@@ -185,7 +188,9 @@ class VLLMEngine(RolloutEngine):
     def close(self) -> None:
         """Shut the engine down; another one may then start in this process."""
         self._version = None
-        self._llm.llm_engine.engine_core.shutdown()
+        if "_llm" in vars(self):
+            self._llm.llm_engine.engine_core.shutdown()
+            del self._llm
 
     @property
     def _sleeps(self) -> bool:
