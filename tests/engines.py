@@ -1,7 +1,8 @@
 """The real engine, shared by tests."""
 
-import gc
 from contextlib import contextmanager
+
+import pytest
 
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.rewards import AllCorrect, AnswerReward
@@ -15,9 +16,6 @@ def running(lmm, *, loaded=True, **options):
     """A vLLM engine of its own, with the weights of the adapter's folder if wanted; shut down at the end."""
     from mstar_pl.rollouts.vllm_engine import VLLMEngine
 
-    # An engine of an earlier module that is freed later would take this one's process groups with it.
-    gc.unfreeze()
-    gc.collect()
     engine = VLLMEngine(lmm, **{"max_model_len": 256, "max_num_seqs": 64} | options)
     try:
         if loaded:
@@ -36,3 +34,14 @@ def fill(root, engine, prompts, processes=None):
         engine, prompts, [sampling], 0, "same"
     )
     return list(store.groups(0))
+
+
+def assert_faults_are_found(engine, weights, part, prompts):
+    """Give the engine all weights but one, then one twice; it says so, and refuses to generate."""
+    name = next(name for name in weights if part in name)
+    with pytest.raises(RuntimeError, match=r"did not reach the engine whole: .* got \d+ of \d+ values"):
+        engine.load_policy([item for item in weights.items() if item[0] != name], version=1)
+    with pytest.raises(RuntimeError, match="load_policy before generate"):
+        engine.generate(prompts, SamplingConfig(max_tokens=12))
+    with pytest.raises(RuntimeError, match="was given to the engine twice"):
+        engine.load_policy([*weights.items(), (name, weights[name])], version=1)

@@ -50,7 +50,8 @@ def assert_like(out, expected, tolerance=0.0):
 def test_ddp(data, tmp_path, alone):
     """Two processes, one asked by Slurm to end inside an epoch; one goes on; two, of which one is killed.
 
-    The end is as if there had been one process, undisturbed, bit for bit.
+    Here the end is as if there had been one process, undisturbed, bit for bit; docs/experiments.md has a run
+    that differs by rounding.
     """
     log = tmp_path / "log.txt"
     asked = signal_at(1, "training", signal.SIGUSR1)

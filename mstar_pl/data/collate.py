@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import PIL.Image
 import torch
-from PIL import Image as images
-from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -38,7 +37,7 @@ class Encoder(Protocol):
     def render(self, prompt: Prompt) -> str:
         """Return the prompt as unexpanded text, chat template and image placeholders included."""
 
-    def encode(self, texts: Sequence[str], images: Sequence[Sequence[Image]]) -> dict[str, Tensor]:
+    def encode(self, texts: Sequence[str], images: Sequence[Sequence[PIL.Image.Image]]) -> dict[str, Tensor]:
         """Return model inputs of the prompts, padded on the right."""
 
     def encode_response(self, response: str) -> list[int]:
@@ -133,7 +132,7 @@ def with_blank_image(encoder: Encoder, batch: Mapping[str, Tensor]) -> dict[str,
         encoder: LMM adapter.
         batch: What a collation of this package returns, B rows without images.
     """
-    blank = encoder.encode([encoder.chat("", 1)], [[images.new("RGB", (32, 32))]])
+    blank = encoder.encode([encoder.chat("", 1)], [[PIL.Image.new("RGB", (32, 32))]])
     if "labels" in batch:
         blank["labels"] = torch.full_like(blank["input_ids"], IGNORE)
     fills = {"input_ids": encoder.pad_token_id, "labels": IGNORE}

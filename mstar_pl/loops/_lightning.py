@@ -151,7 +151,7 @@ def leave_signals(trainer: Trainer) -> None:
     trainer._signal_connector = _NoSignals(trainer)
 
 
-def leave_children(trainer: Trainer) -> None:
+def unwatch_children(trainer: Trainer) -> None:
     """Keep Lightning's launcher from killing all processes, whatever they do, when one has left."""
     getattr(trainer.strategy.launcher, "procs", []).clear()
 

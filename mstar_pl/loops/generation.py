@@ -179,7 +179,6 @@ class GenerationLoop(StatefulLoop):
         )
 
         def sample() -> dict[str, Any]:
-            self.start()
             with isolate_rng():
                 engine = self._synced_engine()
                 if isinstance(reward, ModelReward):
@@ -197,6 +196,7 @@ class GenerationLoop(StatefulLoop):
                 raise
             log.exception("the engine failed (%s); starting it once more", error)
             self._drop_engine()
+            self.start()
             manifest = sample()
         except RuntimeError:  # another process left while this one waited for it
             self.interruption.end_if_asked()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mstar_pl.data.durable import written_whole
 from mstar_pl.distributed import Processes
-from mstar_pl.loops._lightning import collective_timeout, leave_children
+from mstar_pl.loops._lightning import collective_timeout, unwatch_children
 from mstar_pl.loops.environment import check_environment
 from mstar_pl.loops.interruption import Interruption
 from mstar_pl.types import InputError
@@ -91,7 +91,7 @@ class Heartbeat(Callback):
         }
         self._beat("")
         processes.wait()  # from here on no file is one of a former run
-        leave_children(trainer)
+        unwatch_children(trainer)
         self._stop.clear()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="heartbeat")
         self._thread.start()
@@ -160,7 +160,8 @@ class Heartbeat(Callback):
             self._stop.set()
             self._thread.join()
             self._thread = None
-            self._beat(how)
+            with suppress(OSError):  # what ended the run may be a full disk, and is to be heard
+                self._beat(how)
 
     def _beat(self, ended: str, phase: str = "") -> None:
         with self._lock:

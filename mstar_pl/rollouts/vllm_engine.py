@@ -80,7 +80,9 @@ class VLLMEngine(RolloutEngine):
         self.max_images = max_images
         self._version: int | None = None
         launched = processes.num > 1 and not own_process
-        # A former engine shuts down when it is collected, and would take the groups of this one with it.
+        # A former engine shuts down when it is collected, and would take the groups of this one with it. vLLM
+        # has kept it from the collector (`gc.freeze`).
+        gc.unfreeze()
         gc.collect()
         options: dict[str, Any] = dict(lmm.engine_args)
         processor_options = {**options.pop("mm_processor_kwargs", {}), **lmm.processor_options}

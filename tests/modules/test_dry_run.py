@@ -1,12 +1,9 @@
 """The dry run of training steps, against what the allocator hands out in real ones."""
 
-import gc
-
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
 from mstar_pl.data.collate import IGNORE, collate_examples
@@ -14,29 +11,8 @@ from mstar_pl.data.collate_steps import collate_steps
 from mstar_pl.models import LoRA, adapter_for
 from mstar_pl.modules import PolicyModule, ProcessRewardModule
 from mstar_pl.modules.dry_run import dry_run
+from tests.modules.recorder import Recorder
 from tests.modules.training import adamw, sgd
-
-
-class Recorder(Callback):
-    """The most memory that the allocator has handed out between start and end of training."""
-
-    def __init__(self, batch):
-        self.batch = batch
-
-    def on_fit_start(self, trainer, module):
-        held = [*module.parameters(), *module.buffers(), *self.batch.values()]
-        self.held = sum({one.data_ptr(): one.nbytes for one in held}.values())
-        gc.collect()  # what an earlier recording saw allocated would be seen freed in this one
-        self.recording = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        self.recording.start()
-
-    def on_fit_end(self, trainer, module):
-        self.recording.stop()
-        events = [one for one in self.recording.profiler.kineto_results.events() if one.name() == "[memory]"]
-        now = self.peak = self.held
-        for event in sorted(events, key=lambda one: one.start_ns()):
-            now += event.nbytes()
-            self.peak = max(self.peak, now)
 
 
 def measured(module, batch, root, **options):

@@ -21,7 +21,7 @@ from mstar_pl.rollouts import placement
 from mstar_pl.rollouts.engine import EngineError
 from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.types import InputError, SamplingConfig
-from tests.engines import fill, running
+from tests.engines import assert_faults_are_found, fill, running
 from tests.loops.evolving import evolve, write_files
 from tests.processes import ended, start
 
@@ -105,13 +105,7 @@ def test_weights_that_do_not_arrive_whole_are_found_and_the_next_ones_arrive(run
     files = placement.files
     monkeypatch.setattr(placement, "files", partial(files, size=100_000))
     for part in (".q_proj.", "vis", "embed_tokens"):
-        name = next(name for name in weights if part in name)
-        with pytest.raises(RuntimeError, match=r"did not reach the engine whole: .* got \d+ of \d+ values"):
-            engine.load_policy([item for item in weights.items() if item[0] != name], version=1)
-        with pytest.raises(RuntimeError, match="load_policy before generate"):
-            engine.generate(prompts, GREEDY)
-        with pytest.raises(RuntimeError, match="was given to the engine twice"):
-            engine.load_policy([*weights.items(), (name, weights[name])], version=1)
+        assert_faults_are_found(engine, weights, part, prompts)
     engine.load_policy(weights.items(), version=1)
     assert check_parity(engine, lmm, model, prompts) < 1e-3
     before = engine.generate(prompts, DRAWN)

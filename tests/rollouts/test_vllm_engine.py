@@ -15,6 +15,7 @@ from mstar_pl.modules import PolicyModule
 from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, Prompt, SamplingConfig
+from tests.engines import assert_faults_are_found
 
 pytestmark = pytest.mark.engine
 
@@ -127,13 +128,7 @@ def test_the_probe_finds_other_weights(family, prompts):
 def test_a_weight_that_is_missing_or_given_twice_is_found(family, prompts, part):
     lmm, model, engine = family
     weights = model.state_dict()
-    name = next(name for name in weights if part in name)
-    with pytest.raises(RuntimeError, match=r"did not reach the engine whole: .* got \d+ of \d+ values"):
-        engine.load_policy([item for item in weights.items() if item[0] != name], version=1)
-    with pytest.raises(RuntimeError, match="load_policy before generate"):
-        engine.generate(prompts, GREEDY)
-    with pytest.raises(RuntimeError, match="was given to the engine twice"):
-        engine.load_policy([*weights.items(), (name, weights[name])], version=1)
+    assert_faults_are_found(engine, weights, part, prompts)
     engine.load_policy(weights.items(), version=1)
     assert check_parity(engine, lmm, model, prompts) < 1e-3
 
