@@ -43,6 +43,8 @@ class Prompt:
         answer_type: `text`, `integer`, `float` or `list`.
         unit: Unit in which the answer is expected, e.g. `years`, or None.
         precision: Number of decimal places of a float answer, or None.
+        query: The whole text of the user turn where a benchmark prescribes it (as MathVista's released
+            column of this name), or None.
         metadata: Whatever else belongs to the prompt, JSON values only; `task` groups result tables.
     """
 
@@ -55,6 +57,7 @@ class Prompt:
     answer_type: AnswerType = "text"
     unit: str | None = None
     precision: int | None = None
+    query: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -102,9 +105,10 @@ class Prompt:
             answer_type=cast(AnswerType, answer_type),
             unit=_string(row, "unit", optional=True),
             precision=_precision(row.get("precision")),
+            query=_string(row, "query", optional=True),
             metadata=_mapping(row, "metadata"),
         )
-        prompt._check()
+        prompt.check()
         return prompt
 
     def to_json(self) -> dict[str, Any]:
@@ -119,15 +123,17 @@ class Prompt:
         }
         if self.choices is not None:
             row["choices"] = list(self.choices)
-        row |= {key: getattr(self, key) for key in ("unit", "precision") if getattr(self, key) is not None}
+        further = {key: getattr(self, key) for key in ("unit", "precision", "query")}
+        row |= {key: value for key, value in further.items() if value is not None}
         if self.metadata:
             row["metadata"] = dict(self.metadata)
         return row
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse fields that are empty, too long, or contradict each other, by a `ValueError`."""
         if not self.id:
             raise ValueError("field 'id' is empty")
-        for text in (self.id, self.question, self.answer or "", *(self.choices or ())):
+        for text in (self.id, self.question, self.query or "", self.answer or "", *(self.choices or ())):
             if len(text) > MAX_TEXT:
                 raise ValueError(f"{text[:20]!r}… has {len(text)} characters, over {MAX_TEXT}")
         if not self.question.strip():

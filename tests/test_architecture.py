@@ -26,6 +26,10 @@ LEVELS = [
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ENTRY_POINTS = LEVELS[-1]
 
+# What reads the field's data and follows its scoring rules grows with their number.
+FORMATS = ("data/tables.py", "data/arrow_tables.py", "data/elements.py", "data/sources/")
+FORMATS += ("rewards/official/", "evaluation/benchmarks/")
+
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
 
@@ -148,11 +152,13 @@ def test_files_stay_small():
     rooms = {name: name.split("/")[0] for name in code} | {
         name: "minivista" for name in code if name.startswith("data/minivista/")
     }
+    rooms |= {name: "formats" for name in code if name.startswith(FORMATS)}
     lines = Counter[str]()
     for name, room in rooms.items():
         lines[room] += code[name]
     tools = sum(lines.pop(room) for room in ("evaluation", "commands", "cli.py", "__main__.py"))
     assert lines.pop("minivista") <= 1400
+    assert lines.pop("formats") <= 1700
     assert tools <= 2000
     assert lines.total() <= 7000
 

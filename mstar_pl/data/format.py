@@ -77,6 +77,8 @@ def written_answer(prompt: Prompt) -> str:
 def render_question(prompt: Prompt, style: QuestionStyle = "mathvista") -> str:
     r"""Write the question of a prompt as text for the user turn, without image placeholders.
 
+    A `query`, where the prompt has one, is that text, whatever the style.
+
     Args:
         prompt: The prompt.
         style: `mathvista` gives the released MathVista query (hint, question, choices); `plain` leaves the
@@ -90,7 +92,11 @@ def render_question(prompt: Prompt, style: QuestionStyle = "mathvista") -> str:
     Choices:
     (A) a
     (B) b
+    >>> render_question(Prompt(id="1", question="How many?", query="How many? Answer in one word."))
+    'How many? Answer in one word.'
     """
+    if prompt.query is not None:
+        return prompt.query
     question = f"{prompt.question} (Unit: {prompt.unit})" if prompt.unit else prompt.question
     if prompt.choices:
         options = (f"({letter(index)}) {choice}" for index, choice in enumerate(prompt.choices))

@@ -1,20 +1,27 @@
-"""Lazy, checked image loading."""
+"""Lazy, checked image loading, wherever an image lies (`mstar_pl.data.references`)."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from io import BytesIO
 from itertools import islice
 from os import cpu_count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from tqdm import tqdm
 
+from mstar_pl.data.arrow_tables import ColumnTable
+from mstar_pl.data.references import MARK, archive, container
+from mstar_pl.data.tables import TextTable, open_table
 from mstar_pl.types import InputError, Prompt
 
 T = TypeVar("T")
@@ -22,20 +29,19 @@ WINDOW = 1024
 """Records whose images are decoded at a time."""
 
 
-def load_image(path: str) -> Image.Image:
-    """Decode an image file to RGB.
+def load_image(image: str) -> Image.Image:
+    """Decode an image to RGB.
 
     Raises:
-        InputError: The file is missing, truncated, not an image, or larger than Pillow's decompression-bomb
-            limit.
+        InputError: It is missing, truncated, not an image, or larger than Pillow's decompression-bomb limit.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.convert("RGB")
+            with Image.open(_file(image)) as opened:
+                return opened.convert("RGB")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such image; check the path in the data file") from None
+        raise InputError(f"{image}: no such image; check the path in the data file") from None
     except (
         OSError,
         ValueError,
@@ -44,20 +50,66 @@ def load_image(path: str) -> Image.Image:
         Image.DecompressionBombWarning,
     ) as error:
         raise InputError(
-            f"{path}: cannot be read as an image ({error}); replace it or remove its row"
+            f"{image}: cannot be read as an image ({error}); replace it or remove its row"
         ) from None
 
 
 @lru_cache(maxsize=16384)
-def image_digest(path: str) -> str:
-    """Return the SHA-256 of an image file; those of the last 16,384 files are kept."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def image_digest(image: str) -> str:
+    """Return the SHA-256 of an image's file, wherever it lies; those of the last 16,384 are kept."""
+    return hashlib.sha256(image_bytes(image)).hexdigest()
 
 
-def image_size(path: str) -> tuple[int, int]:
-    """Return `(height, width)` of an image file from its header, without decoding it."""
-    with Image.open(path) as image:
-        return image.height, image.width
+def image_size(image: str) -> tuple[int, int]:
+    """Return `(height, width)` of an image from its header, without decoding it."""
+    with Image.open(_file(image)) as opened:
+        return opened.height, opened.width
+
+
+def image_bytes(image: str) -> bytes:
+    """Return the bytes of an image's file.
+
+    Raises:
+        FileNotFoundError: There is no such file, member or row.
+        ValueError: The cell holds no image.
+    """
+    file, *place = image.split(MARK)
+    if not place:
+        return Path(image).read_bytes()
+    if len(place) == 1:
+        try:
+            return archive(file).read(place[0])
+        except KeyError:
+            raise FileNotFoundError(f"{place[0]} is not in {file}") from None
+    return _cell(file, place)
+
+
+def _file(image: str) -> str | BytesIO:
+    return BytesIO(image_bytes(image)) if MARK in image else image
+
+
+def _cell(file: str, place: Sequence[str]) -> bytes:
+    table, row, column = _table(file, os.stat(file).st_mtime_ns), int(place[0]), place[1]
+    if row >= len(table):
+        raise FileNotFoundError(f"{file} has {len(table)} rows")
+    if isinstance(table, TextTable):
+        value: Any = table.text(row, column)
+    else:
+        assert isinstance(table, ColumnTable)
+        value = table.image(row, column)
+    if len(place) == 3:
+        value = value[int(place[2])]
+    if isinstance(value, dict):  # of `datasets`
+        value = value["bytes"] or (Path(file).parent / (value["path"] or "")).read_bytes()
+    try:
+        return base64.b64decode(value, validate=False) if isinstance(value, str) else bytes(value)
+    except (binascii.Error, TypeError) as error:
+        raise ValueError(f"the cell holds no image: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _table(path: str, modified: int) -> Sequence[Any]:
+    return open_table(path)
 
 
 def verify_images(
@@ -68,7 +120,8 @@ def verify_images(
     Args:
         prompts: The prompts.
         source: Name of the data file, for messages.
-        within: Folder in which all images must lie, symbolic links followed; None allows any path.
+        within: Folder in which all images, or the archives or tables that hold them, must lie, symbolic links
+            followed; None allows any path.
         decode: Whether to decode them; the folder is checked in any case.
 
     Raises:
@@ -112,7 +165,7 @@ def with_image_faults(
 
 
 def _problem(path: str, root: Path | None, decode: bool) -> str | None:
-    if root is not None and not Path(path).resolve().is_relative_to(root):
+    if root is not None and not Path(container(path)).resolve().is_relative_to(root):
         return f"{path}: lies outside of {root}"
     try:
         if decode:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from mstar_pl.data.durable import written_whole
 from mstar_pl.data.records import Lines, Records
+from mstar_pl.data.references import absence, anchored
 from mstar_pl.types import Example, InputError, Prompt
 
 Record = TypeVar("Record")
@@ -86,7 +86,7 @@ def open_records(lines: Lines, decode: Callable[[int, dict[str, Any]], Record]) 
 
     def decoded(number: int, line: bytes) -> Record:
         try:
-            return decode(number, _object(line))
+            return decode(number, decode_object(line))
         except ValueError as error:
             raise InputError(f"{lines.path}:{number}: {error}") from None
 
@@ -130,7 +130,12 @@ def scan(
             yield number, record
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def decode_object(line: bytes) -> dict[str, Any]:
+    """Return the JSON object that a line holds.
+
+    Raises:
+        ValueError: It is not UTF-8, not JSON, or not an object.
+    """
     try:
         row = json.loads(line.decode(), parse_constant=_refuse_constant)
         if b"\\u" in line:
@@ -165,10 +170,8 @@ def anchor(prompt: Prompt, root: Path) -> Prompt:
     Raises:
         ValueError: An image does not exist.
     """
-    images = tuple(str((root / image).resolve()) for image in prompt.images)
+    images = tuple(anchored(image, root) for image in prompt.images)
     for given, image in zip(prompt.images, images, strict=True):
-        if not os.path.isfile(image):
-            raise ValueError(
-                f"image {given!r} does not exist (looked for {image}); image paths are relative to {root}"
-            )
+        if (fault := absence(image)) is not None:
+            raise ValueError(f"image {given!r} {fault}; image paths are relative to {root}")
     return replace(prompt, images=images)

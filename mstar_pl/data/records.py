@@ -1,12 +1,15 @@
-"""Records of a JSONL file, read when they are asked for; in memory is 16 bytes a line."""
+"""Records of a file, read when they are asked for; in memory is 16 bytes a row."""
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Generic, TypeVar, overload
 
 from mstar_pl.types import InputError
@@ -62,11 +65,12 @@ class View(Lazy[T]):
         return self._records[self._places[place]]
 
 
-class Lines(Lazy[tuple[int, bytes]]):
-    """Line numbers, counted from 1, and bytes of the lines of a file that are not blank.
+class Pieces(Lazy[tuple[int, bytes]]):
+    """Numbers, counted from 1, and bytes of the pieces of a file, each the text of one row.
 
-    Opening it reads the file once, in pieces, and keeps 16 bytes a line. The file stays open: one that is
-    replaced later does not change what is read.
+    Opening it reads the file once, a chunk at a time, and keeps at most 16 bytes a piece. The file stays
+    open: one that is replaced later does not change what is read. What `gzip` packed (`.gz`) is unpacked into
+    a temporary file without a name.
 
     Raises:
         InputError: The file is missing, or a folder.
@@ -75,25 +79,12 @@ class Lines(Lazy[tuple[int, bytes]]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open()
-        self._bounds = array("q", [0])  # where each line ends
-        self._kept = array("q")
-        offset, blank = 0, True
-        while piece := os.pread(self._file, CHUNK, offset):
-            start = 0
-            while (end := piece.find(b"\n", start) + 1) > 0:
-                if not (blank and not piece[start:end].strip()):
-                    self._kept.append(len(self._bounds) - 1)
-                self._bounds.append(offset + end)
-                start, blank = end, True
-            blank = blank and not piece[start:].strip()
-            offset += len(piece)
-        if offset > self._bounds[-1]:
-            if not blank:
-                self._kept.append(len(self._bounds) - 1)
-            self._bounds.append(offset)
+        self._bounds = array("q", [0])  # where each piece ends
+        self._kept: Sequence[int] = array("q")
+        self._index()
 
     def __len__(self) -> int:
-        """Return the number of lines that are not blank."""
+        """Return the number of pieces."""
         return len(self._kept)
 
     def __del__(self) -> None:
@@ -110,11 +101,24 @@ class Lines(Lazy[tuple[int, bytes]]):
         self.__dict__.update(state)
         self._open()
 
+    @abstractmethod
+    def _index(self) -> None:
+        """Fill `_bounds`, and `_kept` with the numbers, from 0, of the pieces that hold a row."""
+
+    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the file in chunks, each with its offset."""
+        offset = 0
+        while chunk := os.pread(self._file, CHUNK, offset):
+            yield offset, chunk
+            offset += len(chunk)
+
     def _open(self) -> None:
         try:
             if self.path.is_dir():
-                raise InputError(f"{self.path}: is a folder; give the JSONL file inside it")
-            self._file = os.open(self.path, os.O_RDONLY)
+                raise InputError(f"{self.path}: is a folder; give the file inside it")
+            self._file = (
+                _unpacked(self.path) if self.path.suffix == ".gz" else os.open(self.path, os.O_RDONLY)
+            )
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file; check the path") from None
 
@@ -122,6 +126,38 @@ class Lines(Lazy[tuple[int, bytes]]):
         row = self._kept[place]
         begin, end = self._bounds[row : row + 2]
         return row + 1, os.pread(self._file, end - begin, begin)
+
+
+def _unpacked(path: Path) -> int:
+    with TemporaryFile() as file:
+        try:
+            with gzip.open(path) as packed:
+                shutil.copyfileobj(packed, file, CHUNK)
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise InputError(f"{path}: cannot be unpacked ({error}); fetch it again") from None
+        file.flush()
+        return os.dup(file.fileno())
+
+
+class Lines(Pieces):
+    """Line numbers, counted from 1, and bytes of the lines of a file that are not blank."""
+
+    def _index(self) -> None:
+        kept = self._kept = array("q")
+        blank, length = True, 0
+        for offset, chunk in self._chunks():
+            start = 0
+            while (end := chunk.find(b"\n", start) + 1) > 0:
+                if not (blank and not chunk[start:end].strip()):
+                    kept.append(len(self._bounds) - 1)
+                self._bounds.append(offset + end)
+                start, blank = end, True
+            blank = blank and not chunk[start:].strip()
+            length = offset + len(chunk)
+        if length > self._bounds[-1]:
+            if not blank:
+                kept.append(len(self._bounds) - 1)
+            self._bounds.append(length)
 
 
 class Records(Lazy[T]):

@@ -1,0 +1,1 @@
+"""Prompts from the published data sets, one small class each."""

@@ -1,0 +1,66 @@
+"""Images in zip archives, read by threads and processes; what does not exist is said at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from mstar_pl.data.images import image_bytes, verify_images
+from mstar_pl.data.jsonl import read_prompts, write_jsonl
+from mstar_pl.data.sources.source import locate
+from mstar_pl.types import InputError, Prompt
+
+PROMPT = Prompt(id="1", question="?")
+
+
+@pytest.fixture
+def archive(tmp_path):
+    with ZipFile(tmp_path / "pictures.zip", "w") as file:
+        for number in range(8):
+            file.writestr(f"pictures/{number}.png", bytes([number]) * 50_000)
+    return tmp_path / "pictures.zip"
+
+
+def test_members_are_read_by_threads_and_processes(archive):
+    images = [f"{archive}::pictures/{number}.png" for number in range(8)]
+    expected = [bytes([number]) * 50_000 for number in range(8)]
+    assert image_bytes(images[0]) == expected[0]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(image_bytes, images * 20)) == expected * 20
+    with get_context("fork").Pool(2) as pool:
+        assert pool.map(image_bytes, images * 20) == expected * 20
+
+
+def test_a_prompt_file_may_refer_to_members(archive):
+    row = {"id": "1", "question": "?", "answer": "1", "images": ["pictures.zip::pictures/3.png"]}
+    (prompt,) = read_prompts(write_jsonl(archive.parent / "p.jsonl", [row]))
+    assert prompt.images == (f"{archive}::pictures/3.png",)
+    verify_images([prompt], "p.jsonl", within=str(archive.parent), decode=False)
+    with pytest.raises(InputError, match=r"p.jsonl:1: image 'pictures.zip::9.png' does not exist"):
+        read_prompts(write_jsonl(archive.parent / "p.jsonl", [row | {"images": ["pictures.zip::9.png"]}]))
+
+
+def test_an_archive_stands_for_a_folder_of_its_name(archive):
+    assert locate("3.png", archive) == locate("pictures/3.png", archive) == f"{archive}::pictures/3.png"
+    with pytest.raises(ValueError, match=r"looked for the member 9\.png of"):
+        locate("9.png", archive)
+
+
+def test_broken_archives_are_named(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"part one")
+    with pytest.raises(InputError, match="cannot be read as a zip archive"):
+        locate("1.png", tmp_path / "a.zip")
+    with pytest.raises(InputError, match="no such archive"):
+        locate("1.png", Path(tmp_path / "b.zip"))
+
+
+def test_an_archive_elsewhere_is_not_within_a_folder(archive, tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "linked.zip").symlink_to(archive)
+    prompt = replace(PROMPT, images=(f"{inside}/linked.zip::pictures/3.png",))
+    with pytest.raises(InputError, match="lies outside of"):
+        verify_images([prompt], "p.jsonl", within=str(inside), decode=False)

@@ -1,0 +1,249 @@
+"""The same rows from every form in which data sets are published."""
+
+import base64
+import csv
+import gzip
+import io
+import json
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mstar_pl.data import records
+from mstar_pl.data.images import image_bytes, image_digest, image_size, load_image, verify_images
+from mstar_pl.data.tables import open_table
+from mstar_pl.types import InputError, Prompt
+
+ROWS = [
+    {"pid": "71", "question": 'Which "block"?\nA \\ or {B}, [C]?', "answer": "3"},
+    {"pid": "72", "question": "Wie viele Bäume? 树", "answer": "}, {"},
+    {"pid": "73", "question": "\\", "answer": 'tab\tand "\\"'},
+]
+
+
+def png(color):
+    file = io.BytesIO()
+    Image.new("RGB", (7, 5), color).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURES = [png(color) for color in ("red", "green", "blue")]
+
+
+def write_text(path, text):
+    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(text.encode())
+
+
+def write_table(path, rows):
+    """Write rows in the form that the name asks for."""
+    kind = path.name.partition(".")[2].removesuffix(".gz")
+    if kind == "jsonl":
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "list.json":
+        write_text(path, json.dumps(rows, indent=1))
+    elif kind == "object.json":
+        write_text(
+            path, json.dumps({row["pid"]: {k: v for k, v in row.items() if k != "pid"} for row in rows})
+        )
+    elif kind in ("tsv", "csv"):
+        file = io.StringIO()
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, file.getvalue())
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    elif kind == "arrow":
+        datasets.Dataset.from_list(rows).save_to_disk(path)
+    return path
+
+
+FORMS = ["a.jsonl", "a.jsonl.gz", "a.list.json", "a.object.json", "a.object.json.gz", "a.tsv", "a.csv.gz"]
+
+
+@pytest.mark.parametrize("name", [*FORMS, "a.parquet", "a.arrow"])
+def test_every_form_gives_the_same_rows(tmp_path, name):
+    table = open_table(write_table(tmp_path / name, ROWS))
+    assert [row for _, row in table] == ROWS
+    assert [table[place][1] for place in (2, 0, -2)] == [ROWS[2], ROWS[0], ROWS[1]]
+    assert len(table) == 3
+    assert [row for _, row in pickle.loads(pickle.dumps(table))] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.jsonl", "a.jsonl:3"),
+        ("a.list.json", "a.list.json: row 2"),
+        ("a.object.json", "a.object.json: pid 73"),
+        ("a.tsv", "a.tsv: row 2"),
+        ("a.parquet", "a.parquet: row 2"),
+    ],
+)
+def test_rows_are_named_for_messages(tmp_path, name, expected):
+    assert open_table(write_table(tmp_path / name, ROWS))[2][0] == f"{tmp_path}/{expected}"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=4),
+    st.sampled_from([None, 2]),
+    st.booleans(),
+    st.integers(1, 9),
+)
+def test_any_json_list_is_cut_between_its_rows(tmp_path_factory, rows, indent, ascii, chunk):
+    path = tmp_path_factory.mktemp("json") / "rows.json"
+    path.write_text(json.dumps(rows, indent=indent, ensure_ascii=ascii), "utf-8", "surrogatepass")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "CHUNK", chunk)
+        assert [row for _, row in open_table(path)] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.json", "[1, 2]", "not a JSON list or object of rows"),
+        ("a.json", '[{"a": 1}, {"a"', "cut off"),
+        ("a.json", '{"a": 1}\n{"a": 2}\n', "name it .jsonl"),
+        ("a.json", '[{"a": 1} {"a": 2}]', "row 1: not valid JSON"),
+        ("a.json", '[{"a": 1}, 7, {"a": 2}]', "row 1: not valid JSON"),
+        ("a.jsonl", '{"a": 1}\n{"a"\n', "a.jsonl:2: not valid JSON"),
+        ("a.tsv", "", "is empty"),
+        ("a.tsv", "a\tb\n1\t2\n3\n", "row 1: 1 fields, but the header has 2"),
+        ("a.parquet", "PAR1 not", "cannot be read as Parquet"),
+        ("a.arrow", "none", "cannot be read as Arrow"),
+        ("a.jsonl.gz", "not packed", "cannot be unpacked"),
+        ("a.xlsx", "", "is no table by its name"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, name, text, reason):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=reason):
+        list(open_table(tmp_path / name))
+
+
+def test_a_folder_is_read_by_split(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split, part, rows in (("test", 0, ROWS[:2]), ("test", 1, ROWS[2:]), ("testmini", 0, ROWS[:1])):
+        write_table(tmp_path / f"data/{split}-{part:05d}-of-00002.parquet", rows)
+    assert [row for _, row in open_table(tmp_path, "test")] == ROWS
+    assert open_table(tmp_path, "test")[2][1] == ROWS[2]
+    assert len(open_table(tmp_path, "testmini")) == 1
+    with pytest.raises(InputError, match="holds test, testmini; choose one by the option split"):
+        open_table(tmp_path)
+    with pytest.raises(InputError, match="check the path and split 'val'"):
+        open_table(tmp_path, "val")
+
+
+def test_a_saved_dataset_is_read_by_split_and_without_its_caches(tmp_path):
+    halves = {"train": datasets.Dataset.from_list(ROWS[:1]), "test": datasets.Dataset.from_list(ROWS[1:])}
+    datasets.DatasetDict(halves).save_to_disk(tmp_path)
+    (tmp_path / "test/cache-1.arrow").write_bytes((tmp_path / "test/data-00000-of-00001.arrow").read_bytes())
+    assert [row for _, row in open_table(tmp_path, "test")] == ROWS[1:]
+
+
+@pytest.fixture
+def image_tables(tmp_path):
+    """Tables with images inside, one in each form, and the plain image files beside them."""
+    for number, picture in enumerate(PICTURES):
+        (tmp_path / f"{number}.png").write_bytes(picture)
+    cells = [base64.b64encode(picture).decode() for picture in PICTURES]
+    rows = [{"index": str(number), "image": cell} for number, cell in enumerate(cells)]
+    write_table(tmp_path / "a.tsv", rows)
+    write_table(tmp_path / "a.jsonl", [{"image": f"data:image/png;base64,{cell}"} for cell in cells])
+    features = datasets.Features({"index": datasets.Value("string"), "image": datasets.Image()})
+    images = datasets.Dataset.from_list(
+        [{"index": str(n), "image": {"bytes": one, "path": None}} for n, one in enumerate(PICTURES)], features
+    )
+    images.to_parquet(tmp_path / "a.parquet", batch_size=2)
+    images.save_to_disk(tmp_path / "saved")
+    return tmp_path
+
+
+TABLES = ["a.tsv", "a.jsonl", "a.parquet", "saved"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_images_inside_a_table_are_references_to_their_cells(image_tables, name):
+    table = open_table(image_tables / name)
+    cells = [row["image"] for _, row in table]
+    file = "saved/data-00000-of-00001.arrow" if name == "saved" else name
+    assert cells == [f"{image_tables}/{file}::{place}::image" for place in range(3)]
+    assert [image_bytes(cell) for cell in cells] == PICTURES
+    assert [image_digest(cell) for cell in cells] == [
+        image_digest(f"{image_tables}/{n}.png") for n in range(3)
+    ]
+    assert load_image(cells[2]).getpixel((0, 0)) == (0, 0, 255)
+    assert image_size(cells[0]) == (5, 7)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(image_bytes, cells * 20)) == PICTURES * 20
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_processes_read_images_independently(image_tables, name):
+    cells = [row["image"] for _, row in open_table(image_tables / name)]
+    assert image_bytes(cells[0]) == PICTURES[0]
+    with get_context("fork").Pool(2) as pool:
+        assert pool.map(image_bytes, cells * 10) == PICTURES * 10
+
+
+def test_missing_and_several_images_of_a_row(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "more": datasets.List(datasets.Image())})
+    several = [{"bytes": picture, "path": None} for picture in PICTURES]
+    rows = [{"image": None, "more": several[:2]}, {"image": several[2], "more": []}]
+    data = datasets.Dataset.from_list(rows, features)
+    data.to_parquet(tmp_path / "a.parquet")
+    data.save_to_disk(tmp_path / "saved")
+    for table in (open_table(tmp_path / "a.parquet"), open_table(tmp_path / "saved")):
+        (_, first), (_, second) = table
+        assert first["image"] is None
+        assert second["more"] == []
+        assert [image_bytes(one) for one in (*first["more"], second["image"])] == PICTURES
+
+
+def test_short_cells_that_name_another_row_stay(tmp_path):
+    rows = [
+        {"index": "31", "image": base64.b64encode(PICTURES[0]).decode()},
+        {"index": "1000031", "image": "31"},
+    ]
+    table = open_table(write_table(tmp_path / "a.tsv", rows))
+    assert table[1][1]["image"] == "31"
+
+
+def test_a_broken_cell_is_named(tmp_path):
+    path = write_table(tmp_path / "a.tsv", [{"index": "1", "image": "A" * 80}])
+    (cell,) = (row["image"] for _, row in open_table(path))
+    with pytest.raises(InputError, match=r"a.tsv::0::image: cannot be read as an image"):
+        load_image(cell)
+    with pytest.raises(InputError, match="no such image"):
+        load_image(f"{path}::5::image")
+
+
+def test_the_folder_of_a_table_is_that_of_its_images(image_tables):
+    prompt = Prompt(id="1", question="?", images=(f"{image_tables}/a.tsv::0::image",))
+    verify_images([prompt], "a.tsv", within=str(image_tables))
+    with pytest.raises(InputError, match="lies outside of"):
+        verify_images([prompt], "a.tsv", within=str(image_tables / "saved"))
+
+
+def test_a_large_row_group_is_read_at_any_place(tmp_path):
+    rows = [{"id": number, "text": "x" * (number % 7)} for number in range(40_000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    table = open_table(tmp_path / "a.parquet")
+    for place in random.Random(0).sample(range(len(rows)), 50):
+        assert table[place][1] == rows[place]
