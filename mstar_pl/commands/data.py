@@ -9,7 +9,7 @@ from typing import Any
 
 from mstar_pl.data.jsonl import read_prompts, write_jsonl
 from mstar_pl.data.labelled import hide_answers
-from mstar_pl.data.step_formats import StepFormat, read_steps, write_steps
+from mstar_pl.data.step_formats import StepFormat, WrittenFormat, read_steps, write_steps
 from mstar_pl.types import InputError
 
 
@@ -60,7 +60,7 @@ def hide(source: Path, out: Path, percent: float = 50.0, seed: int = 0) -> None:
 def steps(
     source: Path,
     out: Path,
-    to: StepFormat = "mstar",
+    to: WrittenFormat = "mstar",
     source_format: StepFormat | None = None,
     image_root: Path | None = None,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from mstar_pl.data.durable import written_whole
 from mstar_pl.data.records import Lines, Records
-from mstar_pl.data.references import absence, anchored
+from mstar_pl.data.references import locate
 from mstar_pl.types import Example, InputError, Prompt
 
 Record = TypeVar("Record")
@@ -170,8 +170,4 @@ def anchor(prompt: Prompt, root: Path) -> Prompt:
     Raises:
         ValueError: An image does not exist.
     """
-    images = tuple(anchored(image, root) for image in prompt.images)
-    for given, image in zip(prompt.images, images, strict=True):
-        if (fault := absence(image)) is not None:
-            raise ValueError(f"image {given!r} {fault}; image paths are relative to {root}")
-    return replace(prompt, images=images)
+    return replace(prompt, images=tuple(locate(image, root) for image in prompt.images))

@@ -29,15 +29,34 @@ def container(image: str) -> str:
     return image.partition(MARK)[0]
 
 
-def anchored(image: str, root: Path) -> str:
-    """Return an image with the path of its file made absolute."""
+def locate(image: str, root: Path) -> str:
+    """Return an image's path made absolute, or its reference into the archive `root`.
+
+    The members of an archive may lie in a folder of its name.
+
+    Raises:
+        ValueError: The image does not exist.
+    """
+    if MARK in image or root.suffix != ".zip":
+        found = _anchored(image, root)
+    else:
+        file = _anchored(root.name, root.parent)
+        members = archive(file).NameToInfo
+        member = next((one for one in (image, f"{root.stem}/{image}") if one in members), image)
+        found = f"{file}{MARK}{member}"
+    if (fault := _absence(found)) is not None:
+        raise ValueError(f"image {image!r} {fault}; image paths are relative to {root}")
+    return found
+
+
+def _anchored(image: str, root: Path) -> str:
     file, mark, place = image.partition(MARK)
     folder, name = os.path.split(os.path.join(root, file))
     path = os.path.join(_real(folder), name)
     return (os.path.realpath(path) if os.path.islink(path) or name in ("", "..") else path) + mark + place
 
 
-def absence(image: str) -> str | None:
+def _absence(image: str) -> str | None:
     """Return why an image cannot be there, without decoding it; None if nothing speaks against it.
 
     Raises:

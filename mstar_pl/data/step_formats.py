@@ -5,7 +5,12 @@
 - `math_shepherd`: `peiyi9979/Math-Shepherd` (arXiv 2312.08935); `label` is `input` with + or - for each tag.
 - `visualprm`: `OpenGVLab/VisualPRM400K` (arXiv 2503.10291); a turn a step, answered by + or -.
 
-The second and third know no images; we add the key `images`, a list of paths, to rows that have some.
+Two more are read, but not written:
+
+- `visualprm_raw`: `OpenGVLab/VisualPRM400K-v1.1-Raw`; `steps_with_score` with the shares of continuations.
+- `math_shepherd_value`: `zhuzilin/Math-Shepherd`; `value` is the list of the marks of `math_shepherd`.
+
+Those without images in their published form have the key `images`, a list of paths, where we add some.
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import InputError
 
 log = logging.getLogger(__name__)
-StepFormat = Literal["mstar", "stepwise", "math_shepherd", "visualprm"]
+WrittenFormat = Literal["mstar", "stepwise", "math_shepherd", "visualprm"]
+StepFormat = Literal[WrittenFormat, "visualprm_raw", "math_shepherd_value"]
 Row = dict[str, Any]
 _TAG = "ки"
 _NUMBERING = re.compile(r"^\s*(Step \d+:\s*)+")  # published rows double it: "Step 1: Step 1: …"
@@ -63,11 +69,11 @@ def step_decoder(
 
 def format_of(row: Row) -> StepFormat | None:
     """Return the format of a row by its keys; None if it is in none."""
-    return next((name for name, (keys, _, _) in _FORMATS.items() if row.keys() >= set(keys)), None)
+    return next((name for name, (keys, _) in _READERS.items() if row.keys() >= set(keys)), None)
 
 
 def write_steps(
-    path: str | Path, records: Iterable[StepLabels], format: StepFormat, threshold: float = 0.0
+    path: str | Path, records: Iterable[StepLabels], format: WrittenFormat, threshold: float = 0.0
 ) -> Path:
     """Write step labels such that `read_steps` gives the same steps and labels.
 
@@ -99,12 +105,12 @@ def write_steps(
 def _detect(row: Row) -> StepFormat:
     if (found := format_of(row)) is not None:
         return found
-    known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _, _) in _FORMATS.items())
+    known = "; ".join(f"{name} ({', '.join(keys)})" for name, (keys, _) in _READERS.items())
     raise ValueError(f"keys {', '.join(row) or 'none'} are of no known format; known are {known}")
 
 
 def _decode(row: Row, format: StepFormat, default_id: str) -> StepLabels:
-    keys, read, _ = _FORMATS[format]
+    keys, read = _READERS[format]
     if missing := next((key for key in keys if key not in row), None):
         raise ValueError(f"field {missing!r} is missing; rows of {format} have {', '.join(keys)}")
     identity = default_id if row.get("id") in (None, "", -1) else str(row["id"])
@@ -112,7 +118,7 @@ def _decode(row: Row, format: StepFormat, default_id: str) -> StepLabels:
     return StepLabels.from_json(common | read(row))  # its checks serve all formats
 
 
-def _encode(record: StepLabels, format: StepFormat, threshold: float) -> list[Row]:
+def _encode(record: StepLabels, format: WrittenFormat, threshold: float) -> list[Row]:
     """Return the row of as much of a record as the format can tell, nothing if that is nothing."""
     steps, labels = record.steps, record.labels
     if format != "mstar" and None in labels:
@@ -124,7 +130,7 @@ def _encode(record: StepLabels, format: StepFormat, threshold: float) -> list[Ro
     if not labels:
         return []
     told = replace(record, steps=steps[: len(labels)], labels=labels)
-    row = _FORMATS[format][2](told)
+    row = _WRITERS[format](told)
     if record.prompt.images and format != "visualprm":
         row["images"] = list(record.prompt.images)
     back = _decode(row, format, record.prompt.id)
@@ -199,10 +205,39 @@ def _to_visualprm(record: StepLabels) -> Row:
     return {"id": record.prompt.id, "image": images[0] if len(images) == 1 else images, "conversations": said}
 
 
-_Codec = tuple[tuple[str, ...], Callable[[Row], Row], Callable[[StepLabels], Row]]
-_FORMATS: dict[StepFormat, _Codec] = {  # keys of a row, its way to a row of our own, the way back
-    "mstar": (("id", "images", "question", "answer", "steps", "labels"), dict, StepLabels.to_json),
-    "stepwise": (("prompt", "completions", "labels"), _from_stepwise, _to_stepwise),
-    "math_shepherd": (("input", "label", "task"), _from_math_shepherd, _to_math_shepherd),
-    "visualprm": (("image", "conversations"), _from_visualprm, _to_visualprm),
+def _from_visualprm_raw(row: Row) -> Row:
+    steps, image = row["steps_with_score"], row.get("image") or []
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise ValueError("field 'steps_with_score' must be a list of objects with step and score")
+    return {
+        "question": _text(row, "question_orig" if row.get("question_orig") else "question"),
+        "images": [image] if isinstance(image, str) else image,
+        "steps": [_text(step, "step") for step in steps],
+        "labels": [step.get("score") for step in steps],
+    }
+
+
+def _from_math_shepherd_value(row: Row) -> Row:
+    text, marks = _text(row, "input"), row["value"]
+    if not isinstance(marks, list) or text.count(_TAG) != len(marks):
+        raise ValueError(f"field 'value' must be a list of + and -, one for each {_TAG!r} in 'input'")
+    rest = iter(marks)
+    label = re.sub(_TAG, lambda _: str(next(rest)), text)
+    return _from_math_shepherd({"input": text, "label": label, "task": row.get("task") or "all"})
+
+
+_Reader = tuple[tuple[str, ...], Callable[[Row], Row]]
+_READERS: dict[StepFormat, _Reader] = {  # keys of a row, its way to a row of our own
+    "mstar": (("id", "images", "question", "answer", "steps", "labels"), dict),
+    "stepwise": (("prompt", "completions", "labels"), _from_stepwise),
+    "math_shepherd": (("input", "label", "task"), _from_math_shepherd),
+    "visualprm": (("image", "conversations"), _from_visualprm),
+    "visualprm_raw": (("question", "steps_with_score"), _from_visualprm_raw),
+    "math_shepherd_value": (("input", "value"), _from_math_shepherd_value),
+}
+_WRITERS: dict[WrittenFormat, Callable[[StepLabels], Row]] = {
+    "mstar": StepLabels.to_json,
+    "stepwise": _to_stepwise,
+    "math_shepherd": _to_math_shepherd,
+    "visualprm": _to_visualprm,
 }

@@ -277,7 +277,8 @@ def test_a_file_in_no_known_format_is_refused(tmp_path):
     assert str(raised.value) == (
         f"{path}:1: keys question, process are of no known format; known are "
         "mstar (id, images, question, answer, steps, labels); stepwise (prompt, completions, labels); "
-        "math_shepherd (input, label, task); visualprm (image, conversations)" + HINT
+        "math_shepherd (input, label, task); visualprm (image, conversations); "
+        "visualprm_raw (question, steps_with_score); math_shepherd_value (input, value)" + HINT
     )
 
 

@@ -1,9 +1,6 @@
 """The same rows from every form in which data sets are published."""
 
 import base64
-import csv
-import gzip
-import io
 import json
 import pickle
 import random
@@ -16,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from mstar_pl.data import records
 from mstar_pl.data.images import image_bytes, image_digest, image_size, load_image, verify_images
 from mstar_pl.data.tables import open_table
 from mstar_pl.types import InputError, Prompt
+from tests.tables import png, write_table
 
 ROWS = [
     {"pid": "71", "question": 'Which "block"?\nA \\ or {B}, [C]?', "answer": "3"},
@@ -30,41 +27,7 @@ ROWS = [
 ]
 
 
-def png(color):
-    file = io.BytesIO()
-    Image.new("RGB", (7, 5), color).save(file, "PNG")
-    return file.getvalue()
-
-
 PICTURES = [png(color) for color in ("red", "green", "blue")]
-
-
-def write_text(path, text):
-    (gzip.open if path.suffix == ".gz" else open)(path, "wb").write(text.encode())
-
-
-def write_table(path, rows):
-    """Write rows in the form that the name asks for."""
-    kind = path.name.partition(".")[2].removesuffix(".gz")
-    if kind == "jsonl":
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-    elif kind == "list.json":
-        write_text(path, json.dumps(rows, indent=1))
-    elif kind == "object.json":
-        write_text(
-            path, json.dumps({row["pid"]: {k: v for k, v in row.items() if k != "pid"} for row in rows})
-        )
-    elif kind in ("tsv", "csv"):
-        file = io.StringIO()
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(path, file.getvalue())
-    elif kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
-    elif kind == "arrow":
-        datasets.Dataset.from_list(rows).save_to_disk(path)
-    return path
 
 
 FORMS = ["a.jsonl", "a.jsonl.gz", "a.list.json", "a.object.json", "a.object.json.gz", "a.tsv", "a.csv.gz"]

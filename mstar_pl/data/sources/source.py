@@ -1,24 +1,32 @@
-"""What a source of prompts is, and what most share: a table, and a function from a row to a prompt."""
+"""What a source is, and what most sources share: a table, and a function from a row to a record."""
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from mstar_pl.data.records import Lazy
-from mstar_pl.data.references import MARK, absence, anchored, archive
+from mstar_pl.data.records import Lazy, View
+from mstar_pl.data.references import locate
 from mstar_pl.data.sources.fields import absent
+from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import Row, Table, open_table
-from mstar_pl.types import InputError, Prompt
+from mstar_pl.types import Example, InputError, Prompt
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R", bound=Prompt | Example | StepLabels)
+T_co = TypeVar("T_co", covariant=True)
 
 
-class PromptSource(Protocol):
-    """Where prompts come from; a configuration chooses one by `class_path`."""
+class Source(Protocol[T_co]):
+    """Where records come from: prompts, examples or labelled steps; chosen by `class_path`."""
 
-    def load(self) -> Sequence[Prompt]:
-        """Open the data and return its prompts, read when they are asked for.
+    def load(self) -> Sequence[T_co]:
+        """Open the data and return the records, read when they are asked for.
 
         Raises:
             InputError: The data are missing or in no known form.
@@ -26,24 +34,36 @@ class PromptSource(Protocol):
         ...
 
 
-class RowSource(ABC):
-    """Prompts from the rows of a table; subclasses say in `read` what a row means.
+PromptSource = Source[Prompt]
+
+
+class RowSource(ABC, Generic[R]):
+    """Records from the rows of a table; subclasses say in `read` what a row means.
 
     Args:
         path: A data file or a folder, in any form that `open_table` knows.
         images: Folder to which image paths are relative, or the zip archive that holds them; default is the
             folder of the data.
         split: Split of a folder.
+        faulty: What becomes of a row at fault, e.g. one whose image is missing: `refuse` the data when it is
+            read, or `skip` it. Then all rows are read once by `load`, and the log says what was skipped.
     """
 
-    def __init__(self, path: str | Path, images: str | Path | None = None, split: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        images: str | Path | None = None,
+        split: str | None = None,
+        faulty: Literal["refuse", "skip"] = "refuse",
+    ) -> None:
         self.path = Path(path)
         self.images = Path(images) if images is not None else folder_of(self.path)
         self.split = split
+        self.faulty = faulty
 
     @abstractmethod
-    def read(self, number: int, row: Row) -> Prompt:
-        """Return the prompt of a row.
+    def read(self, number: int, row: Row) -> R:
+        """Return the record of a row.
 
         Args:
             number: Number of the row, counted from 0.
@@ -53,7 +73,7 @@ class RowSource(ABC):
             ValueError: The row is at fault; says what is and how to mend it.
         """
 
-    def load(self) -> Sequence[Prompt]:
+    def load(self) -> Sequence[R]:
         """Open the table and check its first row; the others are read when they are asked for.
 
         Raises:
@@ -62,9 +82,11 @@ class RowSource(ABC):
         table = open_table(self.path, self.split)
         if not table:
             raise InputError(f"{self.path}: no rows; the data set is empty")
-        prompts = Prompts(table, self)
-        _ = prompts[0]
-        return prompts
+        records = TableRecords(table, self._checked)
+        if self.faulty == "skip":
+            return sound(records, str(self.path))
+        _ = records[0]
+        return records
 
     def image(self, cell: Any) -> tuple[str, ...]:
         """Return the images of a cell: a path, a list of paths, or what `open_table` made of image bytes.
@@ -74,38 +96,46 @@ class RowSource(ABC):
         """
         return tuple(locate(image, self.images) for image in image_names(cell))
 
+    def _checked(self, number: int, row: Row) -> R:
+        record = self.read(number, row)
+        prompt_of(record).check()
+        return record
 
-class Prompts(Lazy[Prompt]):
-    """Prompts of a table, each read when it is asked for.
+
+class TableRecords(Lazy[T]):
+    """Records of a table, each read when it is asked for.
 
     Args:
         table: The table.
-        source: What reads its rows.
+        read: Function from number and cells of a row to its record; a `ValueError` is the row's fault.
     """
 
-    def __init__(self, table: Table, source: RowSource) -> None:
+    def __init__(self, table: Table, read: Callable[[int, Row], T]) -> None:
         self.table = table
-        self.source = source
+        self.read = read
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.table)
 
-    def __iter__(self) -> Iterator[Prompt]:
-        """Yield the prompts one by one."""
+    def __iter__(self) -> Iterator[T]:
+        """Yield the records one by one."""
         for number, (name, row) in enumerate(self.table):
-            yield self._prompt(number, name, row)
+            yield self._record(number, name, row)
 
-    def _read(self, place: int) -> Prompt:
-        return self._prompt(place, *self.table[place])
+    def _read(self, place: int) -> T:
+        return self._record(place, *self.table[place])
 
-    def _prompt(self, number: int, name: str, row: Row) -> Prompt:
+    def _record(self, number: int, name: str, row: Row) -> T:
         try:
-            prompt = self.source.read(number, row)
-            prompt.check()
-            return prompt
+            return self.read(number, row)
         except ValueError as error:
-            raise InputError(f"{name}: {error}") from None
+            raise error if isinstance(error, InputError) else InputError(f"{name}: {error}") from None
+
+
+def prompt_of(record: Prompt | Example | StepLabels) -> Prompt:
+    """Return a prompt itself, or the one that a record belongs to."""
+    return record if isinstance(record, Prompt) else record.prompt
 
 
 def folder_of(path: Path) -> Path:
@@ -129,21 +159,54 @@ def image_names(cell: Any) -> list[str]:
     return names
 
 
-def locate(image: str, root: Path) -> str:
-    """Return an image's path made absolute, or its reference into the archive `root`.
+def read_all(records: Sequence[R]) -> Iterator[R | InputError]:
+    """Yield every record of a source, or what is at fault with it; an id that was used already is a fault.
 
-    The members of an archive may lie in a folder of its name.
+    One prompt may have several examples: their ids may repeat.
+    """
+    seen: set[int] = set()  # hashes, which take less memory than ids
+    for place in range(len(records)):
+        try:
+            record = records[place]
+        except InputError as error:
+            yield error
+            continue
+        if isinstance(record, Prompt):
+            key = hash(record.id)
+            if key in seen:
+                yield InputError(f"row {place}: id {record.id!r} was already used; ids must be unique")
+                continue
+            seen.add(key)
+        yield record
+
+
+def sound(records: Sequence[R], source: str) -> View[R]:
+    """Return the records that are not at fault; the log says how many others were skipped, and the first.
 
     Raises:
-        ValueError: The image does not exist.
+        InputError: None is left.
     """
-    if MARK in image or root.suffix != ".zip":
-        found = anchored(image, root)
-    else:
-        file = anchored(root.name, root.parent)
-        members = archive(file).NameToInfo
-        member = next((one for one in (image, f"{root.stem}/{image}") if one in members), image)
-        found = f"{file}{MARK}{member}"
-    if (fault := absence(found)) is not None:
-        raise ValueError(f"image {image!r} {fault}; image paths are relative to {root}")
-    return found
+    kept, first = array("q"), None
+    for place, record in enumerate(read_all(records)):
+        if isinstance(record, InputError):
+            first = first or record
+        else:
+            kept.append(place)
+    if not kept:
+        raise InputError(f"{source}: every row is at fault, the first: {first}")
+    if first is not None:
+        count = len(records) - len(kept)
+        log.warning("%s: skipped %d of %d rows at fault, the first: %s", source, count, len(records), first)
+    return View(records, kept)
+
+
+def validated(records: Sequence[R], source: str) -> Sequence[R]:
+    """Read every record once and return them all.
+
+    Raises:
+        InputError: One is at fault, or repeats an id; names the row.
+    """
+    if fault := next((one for one in read_all(records) if isinstance(one, InputError)), None):
+        text = str(fault) if source in str(fault) else f"{source}: {fault}"
+        raise InputError(f"{text} (mstar-pl data check lists all such rows; faulty: skip leaves them out)")
+    return records
