@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, auto_cli
 
 from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
-from mstar_pl.commands.data import check, hide, minivista, steps
+from mstar_pl.commands.data import check, hide, minivista, split, steps
 from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.grade import grade
 from mstar_pl.commands.label import label
@@ -126,6 +126,7 @@ COMMANDS: dict[str, Any] = {
         "check": check,
         "minivista": minivista,
         "hide": hide,
+        "split": split,
         "steps": steps,
     },
     "bootstrap": bootstrap,
@@ -156,6 +157,8 @@ def _train(argv: list[str] | None, kind: type[LightningCLI] | None = None) -> Li
     import mstar_pl.callbacks
     import mstar_pl.data.datamodule
     import mstar_pl.data.evolving
+    import mstar_pl.data.sources.mathv360k
+    import mstar_pl.data.sources.mstar
     import mstar_pl.data.steps
     import mstar_pl.models
     import mstar_pl.modules  # noqa: F401 - so that their classes are known by their short names

@@ -56,7 +56,7 @@ class BestPolicyExport(Callback):
         if stage == "fit" and not (
             isinstance(trainer, SelfEvolvingTrainer)
             and isinstance(data, SelfEvolvingDataModule)
-            and data.paths["val_prompts"]
+            and data.given["val_prompts"]
         ):
             raise InputError(
                 "BestPolicyExport needs trainer.evolution and data.val_prompts; set them, or use PolicyExport"

@@ -61,7 +61,7 @@ class AdaptiveTemperature(Callback):
             return
         evolving = trainer.evolving if isinstance(trainer, SelfEvolvingTrainer) else None
         data = trainer.datamodule  # type: ignore[attr-defined] # set by fit
-        if evolving is None or not isinstance(data, SelfEvolvingDataModule) or not data.paths["val_prompts"]:
+        if evolving is None or not isinstance(data, SelfEvolvingDataModule) or not data.given["val_prompts"]:
             raise InputError("AdaptiveTemperature needs trainer.evolution and data.val_prompts; set both")
         evolution = evolving.generation.evolution
         if not evolution.validation.num_samples:

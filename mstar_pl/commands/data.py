@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mstar_pl.data.jsonl import read_prompts, write_jsonl
+from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.data.labelled import hide_answers
-from mstar_pl.data.step_formats import StepFormat, WrittenFormat, read_steps, write_steps
+from mstar_pl.data.sources import mathv360k, mstar  # noqa: F401 - known by the short names of their classes
+from mstar_pl.data.sources.given import load_prompts, load_steps, name_of
+from mstar_pl.data.sources.source import Source
+from mstar_pl.data.step_formats import StepFormat, WrittenFormat, write_steps
 from mstar_pl.types import InputError
 
 
@@ -40,25 +43,54 @@ def minivista(
             print(f"wrote {write_split(out, split, count, seed, solutions=solutions)} ({count} items)")
 
 
-def hide(source: Path, out: Path, percent: float = 50.0, seed: int = 0) -> None:
+def hide(source: str | Source, out: Path, percent: float = 50.0, seed: int = 0) -> None:
     """Hide the answers of a random share of prompts, for training with unlabelled prompts.
 
     The answers move to metadata.hidden_answer, where only comparisons look.
 
     Args:
-        source: Prompt JSONL file with answers.
+        source: Prompt JSONL file with answers, another table, or a source by its class.
         out: Prompt JSONL file to write; responses are left out.
         percent: Share of the prompts.
         seed: Seed of the choice.
     """
-    prompts = hide_answers(read_prompts(source), percent, seed)
+    prompts = hide_answers(load_prompts(source), percent, seed)
     write_jsonl(out, (prompt.to_json() for prompt in prompts))
     hidden = sum(prompt.answer is None for prompt in prompts)
     print(f"wrote {out} ({len(prompts)} prompts, the answers of {hidden} hidden)")
 
 
+def split(
+    source: str | Source,
+    out: Path,
+    test: int = 750,
+    val: int = 250,
+    percent: float = 50.0,
+    seed: int = 0,
+) -> None:
+    """Split labelled prompts as the paper splits MathV360K: labelled, unlabelled and held-out prompts.
+
+    Writes train.jsonl (labelled), half.jsonl (the same, and the other half with its answers moved to
+    metadata.hidden_answer), test.jsonl, val.jsonl, and split.json, which says what was done. Prompts of the
+    same image stay together. Images are not copied.
+
+    Args:
+        source: File of labelled prompts, or a source by its class, e.g. MathV360K with --source.path FILE
+            --source.images data_images.zip.
+        out: Folder to write.
+        test: Held-out prompts of the in-domain test.
+        val: Held-out prompts for validation.
+        percent: Share of the rest that keeps its answers.
+        seed: Seed of the choice.
+    """
+    from mstar_pl.data.sources.splits import write_split
+
+    numbers = write_split(source, out, test, val, percent, seed)["num_prompts"]
+    print(f"wrote {out}: {', '.join(f'{name} {number}' for name, number in numbers.items())}")
+
+
 def steps(
-    source: Path,
+    source: str | Source,
     out: Path,
     to: WrittenFormat = "mstar",
     source_format: StepFormat | None = None,
@@ -67,18 +99,19 @@ def steps(
     """Convert labelled responses from one format of process supervision to another.
 
     Args:
-        source: JSONL file in our own format, the stepwise one, Math-Shepherd's or VisualPRM400K's.
+        source: JSONL file or table in our own format, the stepwise one, Math-Shepherd's or VisualPRM400K's;
+            or a source by its class, e.g. Prm800k with --source.path FILE.
         out: JSONL file to write.
         to: Its format.
         source_format: Format of the source; default is what its first line looks like.
         image_root: Folder to which the source's image paths are relative; default is that of the source.
     """
-    records = read_steps(source, source_format, image_root)
+    records = load_steps(source, source_format, image_root)
     print(f"wrote {write_steps(out, records, to)} from {len(records)} responses")
 
 
 def check(
-    source: Path,
+    source: str | Source,
     policy: str | None = None,
     max_length: int = 4096,
     images_within: str | None = None,
@@ -92,7 +125,8 @@ def check(
     a fault.
 
     Args:
-        source: JSONL file of prompts, with or without responses, or of labelled steps in any known format.
+        source: JSONL file of prompts, with or without responses, or of labelled steps in any known format;
+            another table; or a source by its class, whose options are --source.NAME.
         policy: Hugging Face folder of the model that will read it, or 'embedded'.
         max_length: Most tokens of prompt and response.
         images_within: Folder in which all images must lie; default allows any path.
@@ -109,7 +143,8 @@ def check(
     count = Counter[str]()
 
     def good() -> Iterator[dict[str, Any]]:
-        for _, record in check_file(source, adapter, max_length, images_within):
+        given = source if isinstance(source, Source) else Path(source)
+        for _, record in check_file(given, adapter, max_length, images_within):
             if isinstance(record, InputError):
                 count["faulty"] += 1
                 print(record)
@@ -123,5 +158,5 @@ def check(
         write_jsonl(out, good())
         print(f"wrote {out} ({count['good']} rows)")
     if count["faulty"]:
-        raise InputError(f"{source}: {count['faulty']} of {count.total()} rows are faulty")
-    print(f"{source}: {count.total()} rows, no fault")
+        raise InputError(f"{name_of(source)}: {count['faulty']} of {count.total()} rows are faulty")
+    print(f"{name_of(source)}: {count.total()} rows, no fault")

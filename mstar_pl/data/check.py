@@ -11,35 +11,62 @@ from mstar_pl.data.collate_steps import encode_steps, step_lengths
 from mstar_pl.data.images import with_image_faults
 from mstar_pl.data.jsonl import decode_example, decode_prompt, scan
 from mstar_pl.data.records import Lines
+from mstar_pl.data.sources.dataset import DatasetExamples, DatasetPrompts
+from mstar_pl.data.sources.given import is_jsonl, name_of
+from mstar_pl.data.sources.source import RowSource, Source, prompt_of, read_all
+from mstar_pl.data.sources.steps import StepRows
 from mstar_pl.data.step_formats import format_of, step_decoder
 from mstar_pl.data.step_labels import StepLabels
+from mstar_pl.data.tables import open_table
 from mstar_pl.types import Example, InputError, Prompt
 
 Record = Prompt | Example | StepLabels
 
 
 def check_file(
-    path: Path, encoder: Encoder | None = None, max_length: int = 4096, within: str | None = None
-) -> Iterator[tuple[int, Record | InputError]]:
+    given: Path | Source,
+    encoder: Encoder | None = None,
+    max_length: int = 4096,
+    within: str | None = None,
+) -> Iterator[tuple[str, Record | InputError]]:
     """Read a file of prompts, examples (rows with a `response`) or labelled steps; decode every image.
 
     Args:
-        path: The JSONL file.
+        given: The JSONL file, another table with the field's column names, or a source.
         encoder: LMM adapter; with it texts are searched for special tokens, and lengths measured.
         max_length: Most tokens of prompt and response together.
         within: Folder in which all images must lie; None allows any path.
 
     Yields:
-        Number of each line that is not blank, with its record or what is wrong with it.
+        Name of each row, blank lines left out, with its record or what is wrong with it.
 
     Raises:
-        InputError: The file is missing.
+        InputError: The file is missing, or a table is in no known form.
     """
-    found = scan(Lines(path), _decoder(path), _unique)
-    for (number, record), fault in with_image_faults(found, _images, within):
+    for (name, record), fault in with_image_faults(_rows(given), _images, within):
         if encoder is not None and not fault and not isinstance(record, InputError):
             fault = _misfit(encoder, record, max_length)
-        yield number, InputError(f"{path}:{number}: {fault}") if fault else record
+        yield name, InputError(f"{name}: {fault}") if fault else record
+
+
+def _rows(given: Path | Source) -> Iterator[tuple[str, Record | InputError]]:
+    if isinstance(given, Path) and is_jsonl(given):
+        for number, record in scan(Lines(given), _decoder(given), _unique):
+            yield f"{given}:{number}", record
+        return
+    source = given if isinstance(given, Source) else _source_of(given)
+    records = source.records() if isinstance(source, RowSource) else source.load()
+    for place, row in enumerate(read_all(records)):
+        yield f"{name_of(source)}: row {place}", row
+
+
+def _source_of(path: Path) -> Source:
+    """Return what reads a table as its first row looks."""
+    row = next((row for _, row in open_table(path)), {})
+    if format_of(row) is not None:
+        return StepRows(path)
+    prompts = DatasetPrompts(path)
+    return DatasetExamples(prompts) if "response" in row else prompts
 
 
 def _misfit(encoder: Encoder, record: Record, max_length: int) -> str | None:
@@ -83,8 +110,6 @@ def _unique(record: Record) -> str | None:
     return record.id if isinstance(record, Prompt) else None
 
 
-def _images(found: tuple[int, Record | InputError]) -> Sequence[str]:
+def _images(found: tuple[str, Record | InputError]) -> Sequence[str]:
     _, record = found
-    if isinstance(record, InputError):
-        return ()
-    return record.images if isinstance(record, Prompt) else record.prompt.images
+    return () if isinstance(record, InputError) else prompt_of(record).images

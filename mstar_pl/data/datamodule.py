@@ -17,9 +17,10 @@ from tqdm import tqdm
 from mstar_pl.data.batches import Batch, BatchPlan, MicroBatch, ResumableLoader, cut_evenly, plan_epoch
 from mstar_pl.data.collate import Encoder, collate_examples, example_lengths, with_blank_image
 from mstar_pl.data.images import verify_images
-from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.records import View
+from mstar_pl.data.sources.given import load_examples, load_prompts, name_of
+from mstar_pl.data.sources.source import Source
 from mstar_pl.types import Example, InputError, Prompt
 
 log = logging.getLogger(__name__)
@@ -103,15 +104,16 @@ def fit_context(
 
 
 class PolicyDataModule(LightningDataModule):
-    """Training examples and evaluation prompts from JSONL files.
+    """Training examples and evaluation prompts from files, or from sources chosen by `class_path`.
 
-    Everything that can be wrong with the data is found in `setup`, before the first training step.
+    Everything that can be wrong with the data is found in `setup`, before the first training step. A file is
+    a JSONL file in the prompt format, or a table with the field's column names (`DatasetPrompts`).
 
     Args:
-        train: JSONL file of examples (prompts with `response`) to train on.
-        val: JSONL file of examples whose loss is reported after each epoch.
-        test: JSONL file of labelled prompts that `test` answers greedily and grades.
-        predict: JSONL file of prompts that `predict` answers.
+        train: File or source of examples (prompts with `response`) to train on.
+        val: File or source of examples whose loss is reported after each epoch.
+        test: File or source of labelled prompts that `test` answers greedily and grades.
+        predict: File or source of prompts that `predict` answers.
         batch_size: Examples of one optimizer step over all processes, whatever the hardware. The number of
             micro-batches that are accumulated follows from it.
         micro_batch_size: Examples of one forward pass on one process; as many as fit into memory.
@@ -130,10 +132,10 @@ class PolicyDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: str | None = None,
-        val: str | None = None,
-        test: str | None = None,
-        predict: str | None = None,
+        train: str | Source | None = None,
+        val: str | Source | None = None,
+        test: str | Source | None = None,
+        predict: str | Source | None = None,
         batch_size: int = 128,
         micro_batch_size: int = 1,
         eval_batch_size: int = 16,
@@ -146,7 +148,7 @@ class PolicyDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.paths = {"train": train, "val": val, "test": test, "predict": predict}
+        self.given = {"train": train, "val": val, "test": test, "predict": predict}
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.eval_batch_size = eval_batch_size
@@ -180,13 +182,14 @@ class PolicyDataModule(LightningDataModule):
                     )
                 self.trainer.accumulate_grad_batches = plan.accumulation
             self._load_train()
-        if stage in ("fit", "validate") and (stage == "validate" or self.paths["val"]):
+        if stage in ("fit", "validate") and (stage == "validate" or self.given["val"]):
             self._load_examples("val")
         if stage in ("test", "predict"):
-            prompts = read_prompts(self._path(stage))
+            given = self._given(stage)
+            prompts = load_prompts(given)
             if stage == "test":
-                check_labelled(prompts, self._path(stage))
-            self._verify(prompts, self._path(stage))
+                check_labelled(prompts, name_of(given))
+            self._verify(prompts, name_of(given))
             self.prompt_sets[stage] = prompts
 
     def train_dataloader(self) -> ResumableLoader:
@@ -256,10 +259,10 @@ class PolicyDataModule(LightningDataModule):
         self._load_examples("train")
 
     def _load_examples(self, split: str) -> None:
-        path = self._path(split)
-        examples = read_examples(path)
-        self._verify((example.prompt for example in examples), path)
-        self.example_sets[split] = self._fit(examples, path)
+        given = self._given(split)
+        examples = load_examples(given)
+        self._verify((example.prompt for example in examples), name_of(given))
+        self.example_sets[split] = self._fit(examples, name_of(given))
 
     def _fit(self, examples: Sequence[Any], source: str) -> ExampleSet:
         measure = partial(self.measure, self._encoder)
@@ -273,13 +276,13 @@ class PolicyDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.is_global_zero:
             verify_images(prompts, path, self.images_within, decode=self.verify_images)
 
-    def _path(self, split: str) -> str:
-        path = self.paths[split]
-        if path is None:
+    def _given(self, split: str) -> str | Source:
+        given = self.given[split]
+        if given is None:
             raise InputError(f"data.{split} is not set; give a JSONL file, e.g. --data.{split} FILE")
-        if not Path(path).exists():
-            raise InputError(f"data.{split}: {path}: no such file; check the path")
-        return path
+        if not Path(name_of(given)).exists():
+            raise InputError(f"data.{split}: {name_of(given)}: no such file; check the path")
+        return given
 
     def _plan(self) -> BatchPlan:
         try:

@@ -12,9 +12,10 @@ from mstar_pl.data.batches import ResumableLoader
 from mstar_pl.data.collate import is_plain
 from mstar_pl.data.datamodule import ExampleSet, PolicyDataModule
 from mstar_pl.data.interval import interval
-from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.records import View
+from mstar_pl.data.sources.given import load_prompts, name_of
+from mstar_pl.data.sources.source import Source
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.types import InputError, Prompt
 
@@ -22,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class SelfEvolvingDataModule(PolicyDataModule):
-    """Labelled prompts from JSONL files, and the training set of each iteration from the rollout store.
+    """Labelled prompts from files or sources, and the training set of each iteration from the rollout store.
 
     Args:
-        prompts: JSONL file of prompts to sample from. Those without an answer are unlabelled and need
+        prompts: File or source of prompts to sample from. Those without an answer are unlabelled and need
             `t_mixin`.
-        val_prompts: JSONL file of labelled prompts that are answered greedily after each iteration; the
+        val_prompts: File or source of labelled prompts that are answered greedily after each iteration; the
             best policy is chosen by them. None measures nothing.
         interval: Prompts of an iteration in percent of all; the iterations go round the set, labelled and
             unlabelled prompts each on their own.
@@ -40,8 +41,8 @@ class SelfEvolvingDataModule(PolicyDataModule):
 
     def __init__(
         self,
-        prompts: str,
-        val_prompts: str | None = None,
+        prompts: str | Source,
+        val_prompts: str | Source | None = None,
         interval: float = 100.0,
         t_mixin: float | None = None,
         min_per_prompt: int = 1,
@@ -49,7 +50,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
         **options: Any,
     ) -> None:
         super().__init__(train=None, val=None, **options)
-        self.paths |= {"prompts": prompts, "val_prompts": val_prompts}
+        self.given |= {"prompts": prompts, "val_prompts": val_prompts}
         self.interval = interval
         self.t_mixin = t_mixin
         self.min_per_prompt = min_per_prompt
@@ -110,8 +111,8 @@ class SelfEvolvingDataModule(PolicyDataModule):
         return super().train_dataloader()
 
     def _load_train(self) -> None:
-        path = self._path("prompts")
-        prompts = read_prompts(path)
+        given = self._given("prompts")
+        path, prompts = name_of(given), load_prompts(given)
         self._verify(prompts, path)
         self.all_prompts, self._labelled, self._unlabelled = prompts, [], []
         for place, prompt in enumerate(prompts):
@@ -123,9 +124,9 @@ class SelfEvolvingDataModule(PolicyDataModule):
         if not self._labelled or (self.t_mixin is not None and not self._unlabelled):
             lacking = "unlabelled" if self._labelled else "labelled"
             raise InputError(f"{path}: no {lacking} prompt; hide the answers of some with mstar-pl data hide")
-        if self.paths["val_prompts"]:
-            path = self._path("val_prompts")
-            self.val_prompts = read_prompts(path)
+        if self.given["val_prompts"]:
+            given = self._given("val_prompts")
+            path, self.val_prompts = name_of(given), load_prompts(given)
             check_labelled(self.val_prompts, path)
             self._verify(self.val_prompts, path)
         interval(len(self._labelled), self.interval, 0, self.seed)

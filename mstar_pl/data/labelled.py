@@ -62,9 +62,13 @@ def hide_answers(prompts: Sequence[Prompt], percent: float, seed: int) -> list[P
         raise InputError(f"{percent} is not a percentage of the prompts in (0, 100]")
     order = sorted(prompt.id for prompt in prompts if prompt.answer is not None)
     chosen = set(Random(f"{seed}/hide").sample(order, round(len(order) * percent / 100)))
-    return [
-        replace(prompt, answer=None, metadata={**prompt.metadata, HIDDEN_ANSWER: prompt.answer})
-        if prompt.id in chosen
-        else prompt
-        for prompt in prompts
-    ]
+    return [hidden(prompt) if prompt.id in chosen else prompt for prompt in prompts]
+
+
+def hidden(prompt: Prompt) -> Prompt:
+    """Return a labelled prompt without its answer, which moves to its metadata; the inverse of `reveal`.
+
+    >>> hidden(Prompt(id="1", question="?", answer="4")).metadata
+    {'hidden_answer': '4'}
+    """
+    return replace(prompt, answer=None, metadata={**prompt.metadata, HIDDEN_ANSWER: prompt.answer})

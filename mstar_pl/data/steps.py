@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.collate_steps import collate_steps, step_lengths
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.records import View
-from mstar_pl.data.step_formats import StepFormat, read_steps
+from mstar_pl.data.sources.given import load_steps, name_of
+from mstar_pl.data.sources.source import Source
+from mstar_pl.data.step_formats import StepFormat
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import InputError, Prompt
 
 
 class StepDataModule(PolicyDataModule):
-    """Labelled responses from JSONL files, padded and bucketed by length.
+    """Labelled responses from files or sources, padded and bucketed by length.
 
     Args:
-        train: JSONL file of labelled responses.
-        val: JSONL file of labelled responses that are judged after each epoch.
-        format: `mstar` (what `mstar-pl label` writes), `stepwise`, `math_shepherd` or `visualprm`; None finds
-            it out from the first line.
-        image_root: Folder to which the image paths are relative; default is that of the file.
+        train: File or source of labelled responses.
+        val: File or source of labelled responses that are judged after each epoch.
+        format: `mstar` (what `mstar-pl label` writes), or one of the others in `mstar_pl.data.step_formats`;
+            None finds it out from the first row.
+        image_root: Folder to which a file's image paths are relative, or a zip archive; default is the folder
+            of the file.
         options: Options of `PolicyDataModule`: batch sizes, lengths, workers, seed.
     """
 
@@ -30,8 +32,8 @@ class StepDataModule(PolicyDataModule):
 
     def __init__(
         self,
-        train: str | None = None,
-        val: str | None = None,
+        train: str | Source | None = None,
+        val: str | Source | None = None,
         format: StepFormat | None = None,
         image_root: str | None = None,
         **options: Any,
@@ -53,8 +55,8 @@ class StepDataModule(PolicyDataModule):
         return sum(labels) / len(labels)
 
     def _load_examples(self, split: str) -> None:
-        path = self._path(split)
-        records = read_steps(path, self.format, Path(self.image_root) if self.image_root else None)
+        given = self._given(split)
+        path, records = name_of(given), load_steps(given, self.format, self.image_root)
         known = [place for place, one in enumerate(records) if any(label is not None for label in one.labels)]
         if not known:
             raise InputError(f"{path}: no step has a label; label them with mstar-pl label")

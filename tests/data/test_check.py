@@ -111,7 +111,9 @@ def write(path, rows):
 
 
 def problems_of(checked):
-    return {number: str(record) for number, record in checked if isinstance(record, InputError)}
+    """Return what is wrong by the number of the line."""
+    faults = ((name, str(record)) for name, record in checked if isinstance(record, InputError))
+    return {int(name.rpartition(":")[2]): fault for name, fault in faults}
 
 
 def test_all_faults_are_listed_with_their_lines_and_the_rest_is_kept(root, capsys):

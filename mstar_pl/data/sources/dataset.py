@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from mstar_pl.data.sources.fields import AnswerForm, absent, gold_choice
 from mstar_pl.data.sources.source import RowSource
 from mstar_pl.data.tables import Row
-from mstar_pl.types import AnswerType, Prompt
+from mstar_pl.types import AnswerType, Example, Prompt
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "id": ("id", "pid", "index", "question_id"),
@@ -19,7 +19,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "answer": ("answer", "ground_truth"),
     "images": ("images", "decoded_image", "image", "image_path"),
     "choices": ("choices", "options"),
-    "response": ("response",),
 }
 """Columns in which a field of a prompt is looked for, the first that a row has."""
 
@@ -95,6 +94,27 @@ class DatasetPrompts(RowSource[Prompt]):
     def _metadata(self, row: Row) -> Mapping[str, Any]:
         given = row.get("metadata") or {}
         return given | {name: find(row, (name,), name) for name in self.metadata}
+
+
+class DatasetExamples(RowSource[Example]):
+    """Prompts as `DatasetPrompts` reads them, with a response to learn.
+
+    Args:
+        prompts: How the prompts are read, and from where.
+        response: Column of the response.
+    """
+
+    def __init__(self, prompts: DatasetPrompts, response: str = "response") -> None:
+        super().__init__(prompts.path, prompts.images, prompts.split, prompts.faulty)
+        self.prompts = prompts
+        self.response = response
+
+    def read(self, number: int, row: Row) -> Example:
+        """Return the example of a row."""
+        response = find(row, (self.response,), "response")
+        if not isinstance(response, str) or not response.strip():
+            raise ValueError(f"{self.response!r} is empty; training needs a response for each prompt")
+        return Example(prompt=self.prompts.read(number, row), response=response)
 
 
 def find(row: Row, names: Iterable[str], field: str, needed: bool = True) -> Any:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from mstar_pl.data.records import Lazy, View
 from mstar_pl.data.references import locate
@@ -19,25 +19,30 @@ from mstar_pl.types import Example, InputError, Prompt
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R", bound=Prompt | Example | StepLabels)
-T_co = TypeVar("T_co", covariant=True)
 
 
-class Source(Protocol[T_co]):
-    """Where records come from: prompts, examples or labelled steps; chosen by `class_path`."""
+class Source(ABC, Generic[T]):
+    """Where prompts, examples or labelled steps come from; a configuration chooses one by `class_path`.
 
-    def load(self) -> Sequence[T_co]:
+    Attributes:
+        path: The file or folder that is read.
+    """
+
+    path: Path
+
+    @abstractmethod
+    def load(self) -> Sequence[T]:
         """Open the data and return the records, read when they are asked for.
 
         Raises:
             InputError: The data are missing or in no known form.
         """
-        ...
 
 
 PromptSource = Source[Prompt]
 
 
-class RowSource(ABC, Generic[R]):
+class RowSource(Source[R]):
     """Records from the rows of a table; subclasses say in `read` what a row means.
 
     Args:
@@ -79,14 +84,22 @@ class RowSource(ABC, Generic[R]):
         Raises:
             InputError: The table is missing, empty or in no known form, or its first row is at fault.
         """
-        table = open_table(self.path, self.split)
-        if not table:
-            raise InputError(f"{self.path}: no rows; the data set is empty")
-        records = TableRecords(table, self._checked)
+        records = self.records()
         if self.faulty == "skip":
             return sound(records, str(self.path))
         _ = records[0]
         return records
+
+    def records(self) -> TableRecords[R]:
+        """Open the table; every row is checked when it is read.
+
+        Raises:
+            InputError: The table is missing, empty or in no known form.
+        """
+        table = open_table(self.path, self.split)
+        if not table:
+            raise InputError(f"{self.path}: no rows; the data set is empty")
+        return TableRecords(table, self._checked)
 
     def image(self, cell: Any) -> tuple[str, ...]:
         """Return the images of a cell: a path, a list of paths, or what `open_table` made of image bytes.
@@ -180,7 +193,11 @@ def read_all(records: Sequence[R]) -> Iterator[R | InputError]:
         yield record
 
 
-def sound(records: Sequence[R], source: str) -> View[R]:
+class Sound(View[R]):
+    """Records that were all read and are not at fault."""
+
+
+def sound(records: Sequence[R], source: str) -> Sound[R]:
     """Return the records that are not at fault; the log says how many others were skipped, and the first.
 
     Raises:
@@ -197,15 +214,17 @@ def sound(records: Sequence[R], source: str) -> View[R]:
     if first is not None:
         count = len(records) - len(kept)
         log.warning("%s: skipped %d of %d rows at fault, the first: %s", source, count, len(records), first)
-    return View(records, kept)
+    return Sound(records, kept)
 
 
 def validated(records: Sequence[R], source: str) -> Sequence[R]:
-    """Read every record once and return them all.
+    """Read every record once, where that was not done, and return them all.
 
     Raises:
         InputError: One is at fault, or repeats an id; names the row.
     """
+    if isinstance(records, Sound):
+        return records
     if fault := next((one for one in read_all(records) if isinstance(one, InputError)), None):
         text = str(fault) if source in str(fault) else f"{source}: {fault}"
         raise InputError(f"{text} (mstar-pl data check lists all such rows; faulty: skip leaves them out)")

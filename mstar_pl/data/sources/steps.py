@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mstar_pl.data.records import Lazy
-from mstar_pl.data.sources.source import RowSource, TableRecords
+from mstar_pl.data.sources.source import RowSource, Source, TableRecords
 from mstar_pl.data.step_formats import StepFormat, step_decoder
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import Row, open_table
@@ -47,7 +47,7 @@ class StepRows(RowSource[StepLabels]):
         return self._decode(number + 1, kept)
 
 
-class Prm800k:
+class Prm800k(Source[StepLabels]):
     """PRM800K (`phase1_train.jsonl` …): each completion that a labeller did not choose forks a response.
 
     A response is the prefix of chosen steps and the fork, as in TRL's stepwise set (`trl-lib/prm800k`). A

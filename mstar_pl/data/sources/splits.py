@@ -1,0 +1,115 @@
+"""The paper's split of a labelled set: a half with answers, a half without, and held-out prompts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mstar_pl.data.jsonl import write_json, write_jsonl
+from mstar_pl.data.labelled import check_labelled, hidden
+from mstar_pl.data.records import View
+from mstar_pl.data.sources.given import load_prompts, name_of
+from mstar_pl.data.sources.source import Source
+from mstar_pl.types import InputError, Prompt
+
+Parts = dict[str, list[int]]
+
+
+def split_places(keys: Sequence[Any], sizes: dict[str, int], percent: float, seed: int) -> Parts:
+    """Split places into held-out parts, a labelled and an unlabelled one; equal keys stay together.
+
+    Args:
+        keys: Key of each place, e.g. the images of a prompt.
+        sizes: Places of each held-out part; what is left of a key that does not fit is in no part.
+        percent: Share of the rest that is labelled.
+        seed: Seed of the order.
+
+    Raises:
+        InputError: There are too few places.
+
+    >>> split_places(["a", "a", "b", "c", "d"], {"test": 1}, 50, seed=1)
+    {'test': [0], 'labelled': [2, 4], 'unlabelled': [3]}
+    """
+    groups: dict[Any, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(key, []).append(place)
+    order = list(groups.values())
+    Random(f"{seed}/split").shuffle(order)
+    rest = iter(order)
+    parts = {name: sorted(_take(rest, size)[:size]) for name, size in sizes.items()}
+    left = [place for group in rest for place in group]
+    if not left or any(len(parts[name]) < size for name, size in sizes.items()):
+        raise InputError(f"{len(keys)} prompts are too few to hold out {sum(sizes.values())}; hold out fewer")
+    return parts | _halves(left, keys, round(len(left) * percent / 100))
+
+
+def _take(groups: Iterable[list[int]], size: int) -> list[int]:
+    taken: list[int] = []
+    for group in groups if size else ():
+        taken += group
+        if len(taken) >= size:
+            break
+    return taken
+
+
+def _halves(left: list[int], keys: Sequence[Any], size: int) -> Parts:
+    while 0 < size < len(left) and keys[left[size]] == keys[left[size - 1]]:
+        size += 1
+    return {"labelled": sorted(left[:size]), "unlabelled": sorted(left[size:])}
+
+
+def write_split(
+    source: str | Source, out: Path, test: int, val: int, percent: float, seed: int
+) -> dict[str, Any]:
+    """Write the parts of a set of prompts as JSONL files, and what was done as `split.json`, and return that.
+
+    `train.jsonl` is the labelled part, `half.jsonl` that and the unlabelled one, its answers hidden. Prompts
+    of the same images come into the same part: no image of the test is seen in training. Images are referred
+    to where they lie.
+
+    Args:
+        source: Labelled prompts.
+        out: Folder of the files.
+        test: Prompts of `test.jsonl`.
+        val: Prompts of `val.jsonl`.
+        percent: Share of the rest that is labelled.
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: The source is at fault, a prompt has no answer, or there are too few.
+    """
+    prompts = load_prompts(source)
+    check_labelled(prompts, name_of(source))
+    keys = [prompt.images or prompt.id for prompt in prompts]
+    parts = split_places(keys, {"test": test, "val": val}, percent, seed)
+    chosen: dict[str, Sequence[Prompt]] = {name: View(prompts, places) for name, places in parts.items()}
+    for name, file in {"labelled": "train", "test": "test", "val": "val"}.items():
+        write_jsonl(out / f"{file}.jsonl", (prompt.to_json() for prompt in chosen[name]))
+    both = chain(chosen["labelled"], map(hidden, chosen["unlabelled"]))
+    write_jsonl(out / "half.jsonl", (prompt.to_json() for prompt in both))
+    written = {
+        "source": name_of(source),
+        "source_sha256": _digest(Path(name_of(source))),
+        "seed": seed,
+        "num_prompts": {"source": len(prompts)} | {name: len(part) for name, part in chosen.items()},
+        "ids_sha256": {name: _ids_digest(part) for name, part in chosen.items()},
+    }
+    write_json(out / "split.json", written)
+    return written
+
+
+def _ids_digest(prompts: Sequence[Prompt]) -> str:
+    return hashlib.sha256("\n".join(prompt.id for prompt in prompts).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the digests of the files in a folder."""
+    if path.is_dir():
+        parts = "".join(_digest(part) for part in sorted(path.rglob("*")) if part.is_file())
+        return hashlib.sha256(parts.encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
