@@ -10,8 +10,7 @@ from typing import Any
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.data.labelled import hide_answers
 from mstar_pl.data.sources import mathv360k, mstar  # noqa: F401 - known by the short names of their classes
-from mstar_pl.data.sources.given import load_prompts, load_steps, name_of
-from mstar_pl.data.sources.source import Source
+from mstar_pl.data.sources.given import Given, load_prompts, load_steps, name_of
 from mstar_pl.data.step_formats import StepFormat, WrittenFormat, write_steps
 from mstar_pl.types import InputError
 
@@ -43,7 +42,7 @@ def minivista(
             print(f"wrote {write_split(out, split, count, seed, solutions=solutions)} ({count} items)")
 
 
-def hide(source: str | Source, out: Path, percent: float = 50.0, seed: int = 0) -> None:
+def hide(source: Given, out: Path, percent: float = 50.0, seed: int = 0) -> None:
     """Hide the answers of a random share of prompts, for training with unlabelled prompts.
 
     The answers move to metadata.hidden_answer, where only comparisons look.
@@ -61,7 +60,7 @@ def hide(source: str | Source, out: Path, percent: float = 50.0, seed: int = 0) 
 
 
 def split(
-    source: str | Source,
+    source: Given,
     out: Path,
     test: int = 750,
     val: int = 250,
@@ -90,7 +89,7 @@ def split(
 
 
 def steps(
-    source: str | Source,
+    source: Given,
     out: Path,
     to: WrittenFormat = "mstar",
     source_format: StepFormat | None = None,
@@ -111,7 +110,7 @@ def steps(
 
 
 def check(
-    source: str | Source,
+    source: Given,
     policy: str | None = None,
     max_length: int = 4096,
     images_within: str | None = None,
@@ -143,8 +142,7 @@ def check(
     count = Counter[str]()
 
     def good() -> Iterator[dict[str, Any]]:
-        given = source if isinstance(source, Source) else Path(source)
-        for _, record in check_file(given, adapter, max_length, images_within):
+        for _, record in check_file(source, adapter, max_length, images_within):
             if isinstance(record, InputError):
                 count["faulty"] += 1
                 print(record)

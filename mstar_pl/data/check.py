@@ -12,7 +12,7 @@ from mstar_pl.data.images import with_image_faults
 from mstar_pl.data.jsonl import decode_example, decode_prompt, scan
 from mstar_pl.data.records import Lines
 from mstar_pl.data.sources.dataset import DatasetExamples, DatasetPrompts
-from mstar_pl.data.sources.given import is_jsonl, name_of
+from mstar_pl.data.sources.given import Given, is_jsonl, name_of
 from mstar_pl.data.sources.source import RowSource, Source, prompt_of, read_all
 from mstar_pl.data.sources.steps import StepRows
 from mstar_pl.data.step_formats import format_of, step_decoder
@@ -24,7 +24,7 @@ Record = Prompt | Example | StepLabels
 
 
 def check_file(
-    given: Path | Source,
+    given: Given,
     encoder: Encoder | None = None,
     max_length: int = 4096,
     within: str | None = None,
@@ -49,12 +49,13 @@ def check_file(
         yield name, InputError(f"{name}: {fault}") if fault else record
 
 
-def _rows(given: Path | Source) -> Iterator[tuple[str, Record | InputError]]:
-    if isinstance(given, Path) and is_jsonl(given):
-        for number, record in scan(Lines(given), _decoder(given), _unique):
-            yield f"{given}:{number}", record
+def _rows(given: Given) -> Iterator[tuple[str, Record | InputError]]:
+    if not isinstance(given, Source) and is_jsonl(given):
+        path = Path(given)
+        for number, record in scan(Lines(path), _decoder(path), _unique):
+            yield f"{path}:{number}", record
         return
-    source = given if isinstance(given, Source) else _source_of(given)
+    source = given if isinstance(given, Source) else _source_of(Path(given))
     records = source.records() if isinstance(source, RowSource) else source.load()
     for place, row in enumerate(read_all(records)):
         yield f"{name_of(source)}: row {place}", row

@@ -19,8 +19,7 @@ from mstar_pl.data.collate import Encoder, collate_examples, example_lengths, wi
 from mstar_pl.data.images import verify_images
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.records import View
-from mstar_pl.data.sources.given import load_examples, load_prompts, name_of
-from mstar_pl.data.sources.source import Source
+from mstar_pl.data.sources.given import Given, load_examples, load_prompts, name_of
 from mstar_pl.types import Example, InputError, Prompt
 
 log = logging.getLogger(__name__)
@@ -132,10 +131,10 @@ class PolicyDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: str | Source | None = None,
-        val: str | Source | None = None,
-        test: str | Source | None = None,
-        predict: str | Source | None = None,
+        train: Given | None = None,
+        val: Given | None = None,
+        test: Given | None = None,
+        predict: Given | None = None,
         batch_size: int = 128,
         micro_batch_size: int = 1,
         eval_batch_size: int = 16,
@@ -211,6 +210,10 @@ class PolicyDataModule(LightningDataModule):
         )
         return self._train_loader
 
+    def source_name(self, split: str) -> str:
+        """Return the path of the data of a split, for messages."""
+        return name_of(self._given(split))
+
     def prompt_ids(self, batches: range) -> list[str]:
         """Return the prompts of micro-batches of the current epoch, on this process."""
         examples = self.example_sets["train"].examples
@@ -276,7 +279,7 @@ class PolicyDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.is_global_zero:
             verify_images(prompts, path, self.images_within, decode=self.verify_images)
 
-    def _given(self, split: str) -> str | Source:
+    def _given(self, split: str) -> Given:
         given = self.given[split]
         if given is None:
             raise InputError(f"data.{split} is not set; give a JSONL file, e.g. --data.{split} FILE")

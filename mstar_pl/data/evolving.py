@@ -14,8 +14,7 @@ from mstar_pl.data.datamodule import ExampleSet, PolicyDataModule
 from mstar_pl.data.interval import interval
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.records import View
-from mstar_pl.data.sources.given import load_prompts, name_of
-from mstar_pl.data.sources.source import Source
+from mstar_pl.data.sources.given import Given, load_prompts, name_of
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.types import InputError, Prompt
 
@@ -41,8 +40,8 @@ class SelfEvolvingDataModule(PolicyDataModule):
 
     def __init__(
         self,
-        prompts: str | Source,
-        val_prompts: str | Source | None = None,
+        prompts: Given,
+        val_prompts: Given | None = None,
         interval: float = 100.0,
         t_mixin: float | None = None,
         min_per_prompt: int = 1,

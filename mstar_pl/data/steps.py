@@ -7,8 +7,7 @@ from typing import Any
 from mstar_pl.data.collate_steps import collate_steps, step_lengths
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.records import View
-from mstar_pl.data.sources.given import load_steps, name_of
-from mstar_pl.data.sources.source import Source
+from mstar_pl.data.sources.given import Given, load_steps, name_of
 from mstar_pl.data.step_formats import StepFormat
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import InputError, Prompt
@@ -32,8 +31,8 @@ class StepDataModule(PolicyDataModule):
 
     def __init__(
         self,
-        train: str | Source | None = None,
-        val: str | Source | None = None,
+        train: Given | None = None,
+        val: Given | None = None,
         format: StepFormat | None = None,
         image_root: str | None = None,
         **options: Any,

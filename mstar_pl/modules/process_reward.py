@@ -96,7 +96,8 @@ class ProcessRewardModule(LMMModule):
             )
         share = data.mean_label
         if not 0 < share < 1:
-            raise InputError("data.train: all steps have the same label; label more responses")
+            source = data.source_name("train")
+            raise InputError(f"{source}: all steps have the same label; label more responses")
         if self.balance_classes:
             self.class_weights = (0.5 / (1 - share), 0.5 / share)
 

@@ -15,6 +15,9 @@ from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import Example, InputError, Prompt
 
 T = TypeVar("T", Prompt, Example, StepLabels)
+# With `Path` among them the command line takes a path for one: else it reads the file, as a configuration.
+Given = str | Path | Source
+"""The path of a file, or a source."""
 
 
 def is_jsonl(path: str | Path) -> bool:
@@ -26,12 +29,12 @@ def is_jsonl(path: str | Path) -> bool:
     return str(path).removesuffix(".gz").endswith(".jsonl")
 
 
-def name_of(given: str | Path | Source) -> str:
+def name_of(given: Given) -> str:
     """Return the path behind what is given, for messages."""
     return str(given.path if isinstance(given, Source) else given)
 
 
-def load_prompts(given: str | Path | Source) -> Sequence[Prompt]:
+def load_prompts(given: Given) -> Sequence[Prompt]:
     """Return the prompts of a prompt JSONL file, a table (`DatasetPrompts`) or a source, every row checked.
 
     Raises:
@@ -42,7 +45,7 @@ def load_prompts(given: str | Path | Source) -> Sequence[Prompt]:
     return read_prompts(given) if is_jsonl(given) else _of(Prompt, DatasetPrompts(given))
 
 
-def load_examples(given: str | Path | Source) -> Sequence[Example]:
+def load_examples(given: Given) -> Sequence[Example]:
     """Return the examples of a JSONL file, a table (`DatasetExamples`) or a source; see `load_prompts`."""
     if isinstance(given, Source):
         return _of(Example, given)
@@ -50,7 +53,7 @@ def load_examples(given: str | Path | Source) -> Sequence[Example]:
 
 
 def load_steps(
-    given: str | Path | Source, format: StepFormat | None = None, root: str | Path | None = None
+    given: Given, format: StepFormat | None = None, root: str | Path | None = None
 ) -> Sequence[StepLabels]:
     """Return the labelled steps of a JSONL file, a table (`StepRows`) or a source; see `load_prompts`."""
     if isinstance(given, Source):

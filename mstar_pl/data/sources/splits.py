@@ -12,8 +12,7 @@ from typing import Any
 from mstar_pl.data.jsonl import write_json, write_jsonl
 from mstar_pl.data.labelled import check_labelled, hidden
 from mstar_pl.data.records import View
-from mstar_pl.data.sources.given import load_prompts, name_of
-from mstar_pl.data.sources.source import Source
+from mstar_pl.data.sources.given import Given, load_prompts, name_of
 from mstar_pl.types import InputError, Prompt
 
 Parts = dict[str, list[int]]
@@ -62,9 +61,7 @@ def _halves(left: list[int], keys: Sequence[Any], size: int) -> Parts:
     return {"labelled": sorted(left[:size]), "unlabelled": sorted(left[size:])}
 
 
-def write_split(
-    source: str | Source, out: Path, test: int, val: int, percent: float, seed: int
-) -> dict[str, Any]:
+def write_split(source: Given, out: Path, test: int, val: int, percent: float, seed: int) -> dict[str, Any]:
     """Write the parts of a set of prompts as JSONL files, and what was done as `split.json`, and return that.
 
     `train.jsonl` is the labelled part, `half.jsonl` that and the unlabelled one, its answers hidden. Prompts
