@@ -15,6 +15,7 @@ from mstar_pl.data.records import Pieces
 from mstar_pl.types import InputError
 
 _SPACE = b" \t\r\n"
+_BACKSLASH = ord("\\")
 _FOLD = 0x20  # the bit by which [ differs from {, and ] from }
 
 
@@ -30,9 +31,9 @@ class Elements(Pieces):
 
     def _index(self) -> None:
         depth = inside = 0
-        for offset, text in self._unescaped():
+        for offset, text in self._aligned():
             codes = np.frombuffer(text, np.uint8)
-            quotes = np.flatnonzero(codes == ord('"'))
+            quotes = _delimiters(codes)
             folded = codes | _FOLD
             brackets = np.flatnonzero((folded == ord("{")) | (folded == ord("}")))
             brackets = brackets[(np.searchsorted(quotes, brackets) + inside) % 2 == 0]
@@ -44,12 +45,13 @@ class Elements(Pieces):
         self._kept = range(len(self._bounds) - 1)
         self._check()
 
-    def _unescaped(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the file in chunks without escaped quotes; places stay what they are."""
+    def _aligned(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the file in chunks that end outside of an escape, each behind a space, with its offset."""
         held = b""
         for offset, chunk in self._chunks():
-            text = (held + chunk).replace(rb"\\", b"__").replace(rb"\"", b"__")
-            begin, held = offset - len(held), b"\\" if text.endswith(b"\\") else b""
+            text = b" " + held + chunk
+            begin = offset - len(held) - 1
+            held = b"\\" * ((len(text) - len(text.rstrip(b"\\"))) % 2)
             yield begin, text[: len(text) - len(held)]
 
     def _check(self) -> None:
@@ -66,6 +68,21 @@ class Elements(Pieces):
     def _read(self, place: int) -> tuple[int, bytes]:
         number, piece = super()._read(place)
         return number, piece.lstrip(_SPACE)[1:]  # [, { or the comma before it
+
+
+def _delimiters(codes: np.ndarray) -> np.ndarray:
+    r"""Return the places of the quotes that begin or end a string: behind an even number of backslashes.
+
+    >>> _delimiters(np.frombuffer(rb' "a\"b\\"', np.uint8)).tolist()
+    [1, 8]
+    """
+    quotes = np.flatnonzero(codes == ord('"'))
+    behind = np.flatnonzero(codes[quotes - 1] == _BACKSLASH)
+    places, lengths = quotes[behind], np.ones(len(behind), np.int64)
+    longer = np.arange(len(behind))
+    while len(longer := longer[codes[places[longer] - lengths[longer] - 1] == _BACKSLASH]):
+        lengths[longer] += 1
+    return np.delete(quotes, behind[lengths % 2 == 1])
 
 
 class DelimitedRows(Pieces):
