@@ -35,7 +35,8 @@ class Prompt:
     Attributes:
         id: Identity of the prompt, unique within a data set; seeds and resumption are keyed by it.
         question: The question as text, without choices, hints or image placeholders.
-        images: Paths of the images, in the order in which the question refers to them; may be empty.
+        images: Paths of the images, or references into archives and tables, in the order in which the
+            question refers to them; may be empty.
         answer: The gold answer, or None for an unlabelled prompt. For multiple choice it is the text of a
             choice.
         choices: The texts of the options of a multiple-choice question, else None.

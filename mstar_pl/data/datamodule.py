@@ -211,7 +211,7 @@ class PolicyDataModule(LightningDataModule):
         return self._train_loader
 
     def source_name(self, split: str) -> str:
-        """Return the path of the data of a split, for messages."""
+        """Return the name of the data of a split, for messages."""
         return name_of(self._given(split))
 
     def prompt_ids(self, batches: range) -> list[str]:
@@ -283,8 +283,8 @@ class PolicyDataModule(LightningDataModule):
         given = self.given[split]
         if given is None:
             raise InputError(f"data.{split} is not set; give a JSONL file, e.g. --data.{split} FILE")
-        if not Path(name_of(given)).exists():
-            raise InputError(f"data.{split}: {name_of(given)}: no such file; check the path")
+        if isinstance(given, str | Path) and not Path(given).exists():
+            raise InputError(f"data.{split}: {given}: no such file; check the path")
         return given
 
     def _plan(self) -> BatchPlan:

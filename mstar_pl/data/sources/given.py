@@ -30,8 +30,8 @@ def is_jsonl(path: str | Path) -> bool:
 
 
 def name_of(given: Given) -> str:
-    """Return the path behind what is given, for messages."""
-    return str(given.path if isinstance(given, Source) else given)
+    """Return the name of what is given, for messages."""
+    return given.name if isinstance(given, Source) else str(given)
 
 
 def load_prompts(given: Given) -> Sequence[Prompt]:

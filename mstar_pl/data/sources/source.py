@@ -22,13 +22,12 @@ R = TypeVar("R", bound=Prompt | Example | StepLabels)
 
 
 class Source(ABC, Generic[T]):
-    """Where prompts, examples or labelled steps come from; a configuration chooses one by `class_path`.
+    """Where prompts, examples or labelled steps come from; a configuration chooses one by `class_path`."""
 
-    Attributes:
-        path: The file or folder that is read.
-    """
-
-    path: Path
+    @property
+    def name(self) -> str:
+        """Name of the data in messages."""
+        return type(self).__name__
 
     @abstractmethod
     def load(self) -> Sequence[T]:
@@ -66,6 +65,11 @@ class RowSource(Source[R]):
         self.split = split
         self.faulty = faulty
 
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
     @abstractmethod
     def read(self, number: int, row: Row) -> R:
         """Return the record of a row.
@@ -86,7 +90,7 @@ class RowSource(Source[R]):
         """
         records = self.records()
         if self.faulty == "skip":
-            return sound(records, str(self.path))
+            return sound(records, self.name)
         _ = records[0]
         return records
 

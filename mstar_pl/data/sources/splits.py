@@ -90,7 +90,7 @@ def write_split(source: Given, out: Path, test: int, val: int, percent: float, s
     write_jsonl(out / "half.jsonl", (prompt.to_json() for prompt in both))
     written = {
         "source": name_of(source),
-        "source_sha256": _digest(Path(name_of(source))),
+        "source_sha256": _digest(Path(name_of(source))) if Path(name_of(source)).exists() else None,
         "seed": seed,
         "num_prompts": {"source": len(prompts)} | {name: len(part) for name, part in chosen.items()},
         "ids_sha256": {name: _ids_digest(part) for name, part in chosen.items()},

@@ -61,6 +61,11 @@ class Prm800k(Source[StepLabels]):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
     def load(self) -> Sequence[StepLabels]:
         """Count the forks of each row, and return the responses, read when they are asked for.
 

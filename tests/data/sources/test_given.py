@@ -1,15 +1,19 @@
 """Data modules and commands take a source, or a table, where they take a prompt file."""
 
 import json
+import pickle
 
+import datasets
 import pytest
 
 from mstar_pl.cli import main
+from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.data.sources.dataset import DatasetExamples, DatasetPrompts
 from mstar_pl.data.sources.given import load_examples, load_prompts, load_steps
+from mstar_pl.data.sources.source import Source
 from mstar_pl.data.steps import StepDataModule
-from mstar_pl.types import Example, InputError
+from mstar_pl.types import Example, InputError, Prompt
 from tests.tables import png, write_table
 
 ROWS = [
@@ -86,3 +90,41 @@ def test_the_check_lists_the_faults_of_any_table(folder, capsys):
     assert "c.list.json: row 0: " in capsys.readouterr().out
     (kept,) = [json.loads(line) for line in (folder / "o.jsonl").read_text().splitlines()]
     assert kept["question"] == "1+2?"
+
+
+class Made(Source[Prompt]):
+    """A source of someone's own, without a file."""
+
+    def load(self):
+        return [Prompt(id=str(number), question=f"{number}+1?", answer="2") for number in range(3)]
+
+
+def test_a_data_module_takes_a_path_a_source_and_one_of_your_own(folder):
+    inside = [row | {"images": [{"bytes": png("red"), "path": None}]} for row in ROWS]
+    features = datasets.Dataset.from_list(ROWS).features | {"images": datasets.List(datasets.Image())}
+    data = datasets.Dataset.from_list(inside, datasets.Features(features))
+    data.to_parquet(folder / "b.parquet")
+    for given in (str(folder / "b.parquet"), DatasetPrompts(folder / "b.parquet"), Made()):
+        module = PolicyDataModule(test=given, eval_batch_size=3, images_within=str(folder))
+        module.setup("test")
+        batches = list(module.test_dataloader())
+        assert [prompt.id for prompt in batches[0]] == ["0", "1", "2"]
+    elsewhere = PolicyDataModule(test=str(folder / "b.parquet"), images_within=str(folder / "gone"))
+    with pytest.raises(
+        InputError, match=r"b.parquet: prompt '0': .*b.parquet::0::images::0: lies outside of"
+    ):
+        elsewhere.setup("test")
+    with pytest.raises(InputError, match="needed is a Example"):
+        load_examples(Made())
+
+
+def test_an_answer_that_a_test_needs_is_missed_by_name(folder):
+    path = write_table(folder / "b.parquet", [ROWS[0] | {"answer": None, "images": []}])
+    with pytest.raises(InputError, match=r"b\.parquet: prompt '0' has no answer"):
+        PolicyDataModule(test=DatasetPrompts(path)).setup("test")
+
+
+def test_prompts_of_a_source_travel_to_other_processes(folder):
+    path = write_table(folder / "b.parquet", [row | {"images": [str(folder / "a.png")]} for row in ROWS])
+    prompts = load_prompts(path)
+    assert list(pickle.loads(pickle.dumps(prompts))) == list(prompts)
