@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from mstar_pl.data.sources.fields import AnswerForm, absent, gold_choice
 from mstar_pl.data.sources.source import RowSource
@@ -36,9 +36,7 @@ class DatasetPrompts(RowSource[Prompt]):
         answer_form: How the answer of a multiple-choice question names the choice: its `text`, a `letter`, an
             `index` from 0, or `any` of them.
         metadata: Columns to keep in the prompt's metadata.
-        images: See `RowSource`, as `split` and `faulty`.
-        split: Split of a folder.
-        faulty: Whether to `refuse` or `skip` rows at fault.
+        options: Options of `RowSource`: images, split, faulty.
     """
 
     def __init__(
@@ -47,11 +45,9 @@ class DatasetPrompts(RowSource[Prompt]):
         fields: dict[str, str] | None = None,
         answer_form: AnswerForm = "any",
         metadata: Sequence[str] = (),
-        images: str | Path | None = None,
-        split: str | None = None,
-        faulty: Literal["refuse", "skip"] = "refuse",
+        **options: Any,
     ) -> None:
-        super().__init__(path, images, split, faulty)
+        super().__init__(path, **options)
         self.fields = fields or {}
         self.answer_form = answer_form
         self.metadata = metadata

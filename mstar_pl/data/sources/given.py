@@ -60,7 +60,7 @@ def load_steps(
         return _of(StepLabels, given)
     if is_jsonl(given):
         return read_steps(given, format, root)
-    return _of(StepLabels, StepRows(given, format, root))
+    return _of(StepLabels, StepRows(given, format, images=root))
 
 
 def _of(kind: type[T], source: Source) -> Sequence[T]:

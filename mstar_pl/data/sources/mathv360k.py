@@ -44,9 +44,9 @@ class MathV360K(RowSource[Prompt]):
         path: The file.
         images: Folder `data_images`, or `data_images.zip`; default is the folder of the file.
         tasks: Tasks of further sources by the names of their folders.
-        split: Split of a folder.
         faulty: Whether to `refuse` or `skip` rows at fault: with missing images, or with answers that name
             none of the choices.
+        options: Further options of `RowSource`: split.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class MathV360K(RowSource[Prompt]):
         path: str | Path,
         images: str | Path | None = None,
         tasks: dict[str, str] | None = None,
-        split: str | None = None,
         faulty: Literal["refuse", "skip"] = "skip",
+        **options: Any,
     ) -> None:
-        super().__init__(path, images, split, faulty)
+        super().__init__(path, images, faulty=faulty, **options)
         named = [(source, task) for task, sources in TASKS.items() for source in sources]
         self._tasks = {_plain(source): task for source, task in (*named, *(tasks or {}).items())}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mstar_pl.data.sources.dataset import find
 from mstar_pl.data.sources.fields import ParsedQuestion, absent, parse_question
@@ -30,20 +30,11 @@ class MStarRows(RowSource[R]):
     Args:
         path: A file or folder in any form that `open_table` knows.
         fields: Column of `question`, `images`, `response`, `steps` or `labels`, where none is found.
-        images: Folder of the images, or the zip archive that holds them.
-        split: Split of a folder.
-        faulty: Whether to `refuse` or `skip` rows at fault.
+        options: Options of `RowSource`: images, split, faulty.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        fields: dict[str, str] | None = None,
-        images: str | Path | None = None,
-        split: str | None = None,
-        faulty: Literal["refuse", "skip"] = "refuse",
-    ) -> None:
-        super().__init__(path, images, split, faulty)
+    def __init__(self, path: str | Path, fields: dict[str, str] | None = None, **options: Any) -> None:
+        super().__init__(path, **options)
         self.fields = fields or {}
 
     def _cell(self, row: Row, field: str, names: Sequence[str], needed: bool = True) -> Any:

@@ -22,12 +22,18 @@ R = TypeVar("R", bound=Prompt | Example | StepLabels)
 
 
 class Source(ABC, Generic[T]):
-    """Where prompts, examples or labelled steps come from; a configuration chooses one by `class_path`."""
+    """Where prompts, examples or labelled steps come from; a configuration chooses one by `class_path`.
+
+    Attributes:
+        path: The file or folder that is read, where there is one.
+    """
+
+    path: Path | None = None
 
     @property
     def name(self) -> str:
         """Name of the data in messages."""
-        return type(self).__name__
+        return type(self).__name__ if self.path is None else str(self.path)
 
     @abstractmethod
     def load(self) -> Sequence[T]:
@@ -53,6 +59,8 @@ class RowSource(Source[R]):
             read, or `skip` it. Then all rows are read once by `load`, and the log says what was skipped.
     """
 
+    path: Path
+
     def __init__(
         self,
         path: str | Path,
@@ -64,11 +72,6 @@ class RowSource(Source[R]):
         self.images = Path(images) if images is not None else folder_of(self.path)
         self.split = split
         self.faulty = faulty
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self.path)
 
     @abstractmethod
     def read(self, number: int, row: Row) -> R:

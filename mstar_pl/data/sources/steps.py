@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mstar_pl.data.records import Lazy
 from mstar_pl.data.sources.source import RowSource, Source, TableRecords
@@ -23,28 +23,19 @@ class StepRows(RowSource[StepLabels]):
     Args:
         path: A file or folder in any form that `open_table` knows.
         format: See `mstar_pl.data.step_formats`; None finds it out from the first row.
-        images: Folder of the images, or the zip archive that holds them.
-        split: Split of a folder.
-        faulty: Whether to `refuse` or `skip` rows at fault.
+        options: Options of `RowSource`: images, split, faulty.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        format: StepFormat | None = None,
-        images: str | Path | None = None,
-        split: str | None = None,
-        faulty: Literal["refuse", "skip"] = "refuse",
-    ) -> None:
-        super().__init__(path, images, split, faulty)
+    def __init__(self, path: str | Path, format: StepFormat | None = None, **options: Any) -> None:
+        super().__init__(path, **options)
         self.format = format
         self._decode = step_decoder(self.path, format, self.images)
 
     def read(self, number: int, row: Row) -> StepLabels:
         """Return the labelled steps of a row."""
-        present = {name: cell for name, cell in row.items() if cell is not None}  # a table has every column
-        kept = {name: None for name in ("answer",) if name in row} | present
-        return self._decode(number + 1, kept)
+        # A table has every column in every row; only an answer may be null.
+        given = {name: cell for name, cell in row.items() if cell is not None or name == "answer"}
+        return self._decode(number + 1, given)
 
 
 class Prm800k(Source[StepLabels]):
@@ -58,13 +49,10 @@ class Prm800k(Source[StepLabels]):
         path: The file.
     """
 
+    path: Path
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self.path)
 
     def load(self) -> Sequence[StepLabels]:
         """Count the forks of each row, and return the responses, read when they are asked for.
