@@ -15,8 +15,9 @@ from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.types import Example, InputError, Prompt
 
 T = TypeVar("T", Prompt, Example, StepLabels)
-# With `Path` among them the command line takes a path for one: else it reads the file, as a configuration.
-Given = str | Path | Source
+# With `Path` among them the command line takes a path for one, else it reads the file as a configuration; it
+# comes last, since it would write any of the others as a text when a configuration is saved.
+Given = str | Source | Path
 """The path of a file, or a source."""
 
 
