@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from mstar_pl.rewards.choices import letter, name_choice
 from mstar_pl.rewards.equivalence import Outcome, decide, equivalent, read_quantity
 from mstar_pl.rewards.extraction import extract_answer
-from mstar_pl.rewards.mathvista import MathVistaRule, normalize_extraction, score
+from mstar_pl.rewards.official.mathvista import MathVistaRule, normalize_extraction, score
 from mstar_pl.types import Prompt
 
 Rules = Literal["default", "mathvista", "mathvista-2023"]

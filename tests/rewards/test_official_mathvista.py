@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mstar_pl.evaluation.grading import read_questions
 from mstar_pl.rewards.answer import grade, grade_extraction
-from mstar_pl.rewards.mathvista import edit_distance, normalize_extraction
+from mstar_pl.rewards.official.mathvista import edit_distance, normalize_extraction
 from mstar_pl.types import Prompt
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "mathvista"
