@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mstar_pl.commands.engine import EngineName, start_engine
 from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import InputError, SamplingConfig
 
+if TYPE_CHECKING:
+    from mstar_pl.evaluation.benchmarks import Benchmark
+    from mstar_pl.rewards.process import ProcessReward
+
 
 def evaluate(
-    policy: str,
     data: Path,
+    policy: str | None = None,
     out: Path | None = None,
+    benchmark: str | None = None,
+    benchmarks: Literal["all"] | None = None,
+    prompts: Literal["policy", "official"] = "policy",
+    options: dict[str, Any] | None = None,
     engine: EngineName = "vllm",
     limit: int | None = None,
     max_tokens: int = 512,
@@ -25,61 +34,149 @@ def evaluate(
     samples: int = 0,
     temperature: float = 1.0,
     process_reward: str | None = None,
+    threshold: float = 0.5,
+    device: str = "cpu",
 ) -> None:
-    """Answer labelled prompts greedily, grade the answers, and print accuracy by task with 95 % intervals.
+    """Answer labelled prompts greedily, grade the answers, and print accuracy by group with 95 % intervals.
 
-    Writes results.json and every response (responses.jsonl). An interrupted run goes on where it stopped.
+    Writes results.json and every response (responses.jsonl), those of a benchmark in a folder of its name. An
+    interrupted run goes on where it stopped. With a process reward model and no policy, judges the steps of
+    visualprocessbench or processbench.
 
     Args:
+        data: Prompt JSONL file with answers; with 'benchmark' its folder or file as published; with
+            'benchmarks' a folder with a folder for each by its name.
         policy: Hugging Face folder of the policy, or 'embedded' for the LMM that ships with the package.
-        data: Prompt JSONL file with answers.
         out: Folder of the results; default is runs/evaluate/POLICY-DATA.
+        benchmark: mathvista, m3cot, mmstar, mmbench, ai2d or ai2d_no_mask, graded by its official rule; of a
+            process reward model visualprocessbench or processbench.
+        benchmarks: 'all' evaluates every benchmark of a policy whose folder is there, with one engine.
+        prompts: How a benchmark's questions are written: as the policy was trained, or as its authors do.
+        options: Further options of the benchmark's class as JSON, e.g. '{"era": "head"}' of mmbench.
         engine: Where responses are generated: vLLM, or Transformers' generate.
         limit: Use only the first so many prompts.
         max_tokens: Most tokens of a response.
         max_model_len: Most tokens of prompt and response together.
-        rules: How answers are compared: the project's rules, or MathVista's official ones (current or of
-            2023).
+        rules: How answers of a file are compared: the project's rules, or MathVista's official ones (current
+            or of 2023).
         baseline: Folder of an earlier evaluation of the same prompts; adds its column and the paired gain.
         lmm: Options of the LMM adapter as JSON, e.g. '{"question_style": "plain"}'; default is what the
             policy's export recorded.
         samples: Also draw so many responses a prompt and print how well a verifier chooses among K of them.
         temperature: Their temperature.
         process_reward: Folder of the process reward model that ranks them; needed with `samples`.
+        threshold: Least score of a step that the process reward model is taken to judge correct.
+        device: Where it judges, e.g. 'cuda'.
     """
-    from mstar_pl.data.durable import locked
-    from mstar_pl.data.labelled import read_labelled
-    from mstar_pl.evaluation import evaluate as running
-    from mstar_pl.evaluation.verifier import verify
-    from mstar_pl.models import adapter_for
     from mstar_pl.rewards.process import ProcessReward
 
-    if samples and process_reward is None:
-        raise InputError("--samples needs --process_reward, the folder of the model that ranks them")
-    judge = ProcessReward(process_reward, rules=rules) if process_reward is not None and samples else None
-    prompts = read_labelled(data, limit)
-    before = running.read_outcomes(baseline) if baseline else None
-    adapter = adapter_for(policy, **(lmm or {}))
+    if policy is None:
+        _judge(data, process_reward, benchmark, out, limit, threshold, device)
+        return
+    asking = {"prompts": prompts} | (options or {})
+    chosen = _choose(data, benchmark, benchmarks, rules, asking)
+    if samples and (process_reward is None or "" not in chosen):
+        raise InputError("--samples needs a prompt file, and --process_reward, whose model ranks them")
+    judge = ProcessReward(process_reward, rules=rules) if process_reward and samples else None
+    greedy = SamplingConfig(max_tokens=max_tokens)
+    drawn = replace(greedy, num_samples=samples, temperature=temperature) if samples else None
     out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"
-    sampling = SamplingConfig(max_tokens=max_tokens)
-    settings = running.run_settings(
-        sampling,
-        policy=policy,
-        data=str(data),
-        engine=engine,
-        rules=rules,
-        lmm=adapter.options,
-        num_prompts=len(prompts),
-    )
-    fingerprint = running.run_fingerprint(settings, Path(adapter.path), data)
+    known = {"policy": policy, "engine": engine, "limit": limit} | ({} if "" in chosen else asking)
+    _answer(chosen, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
+
+
+def _answer(
+    chosen: dict[str, Benchmark],
+    out: Path,
+    greedy: SamplingConfig,
+    drawn: SamplingConfig | None,
+    known: dict[str, Any],
+    max_model_len: int,
+    lmm: dict[str, Any],
+    baseline: Path | None,
+    judge: ProcessReward | None,
+) -> None:
+    """Let a policy answer everything that was chosen, with one engine, once all of it is known to be good."""
+    from mstar_pl.data.durable import locked
+    from mstar_pl.evaluation import evaluate as running
+    from mstar_pl.evaluation.benchmarks.benchmark import load_checked
+    from mstar_pl.evaluation.verifier import verify
+    from mstar_pl.models import adapter_for
+
+    asked = {name: load_checked(one, known["limit"]) for name, one in chosen.items()}
+    before = {name: running.read_outcomes(baseline / name) for name in chosen} if baseline else {}
+    adapter = adapter_for(known["policy"], **lmm)
+    every = [prompt for prompts in asked.values() for prompt in prompts]
     with locked(out):
-        sampler = start_engine(engine, adapter, prompts, max_tokens, max_model_len)
-        rows = running.answer_prompts(sampler, prompts, sampling, rules, out, fingerprint)
-        _report(out, running.write_results(out, rows, settings), baseline, before)
-        if judge is not None:
-            drawn = SamplingConfig(num_samples=samples, temperature=temperature, max_tokens=max_tokens)
-            greedy = {row["id"]: row["outcome"] for row in rows}
-            print(verify(sampler, prompts, greedy, drawn, judge, out, fingerprint))
+        sampler = start_engine(known["engine"], adapter, every, greedy.max_tokens, max_model_len)
+        for name, one in chosen.items():
+            settings = running.run_settings(
+                greedy,
+                **known,
+                data=str(one.data),
+                rules=one.rules,
+                lmm=adapter.options,
+                num_prompts=len(asked[name]),
+            )
+            fingerprint = running.run_fingerprint(settings, Path(adapter.path), one.data)
+            rows = running.answer_prompts(sampler, asked[name], greedy, one, out / name, fingerprint)
+            results = running.write_results(out / name, one, asked[name], rows, settings, fingerprint)
+            _report(out / name, results, baseline and baseline / name, before.get(name))
+            if judge is not None and drawn is not None:
+                outcomes = {row["id"]: row["outcome"] for row in rows}
+                print(verify(sampler, asked[name], outcomes, drawn, judge, out, fingerprint))
+
+
+def _choose(
+    data: Path, benchmark: str | None, benchmarks: str | None, rules: Rules, options: dict[str, Any]
+) -> dict[str, Benchmark]:
+    """Return what is to be evaluated, by the folder below OUT that its results go to."""
+    from mstar_pl.evaluation.benchmarks import BENCHMARKS, PromptFile, choose, find_all
+
+    if benchmark is None and benchmarks is None:
+        return {"": PromptFile(data, rules)}
+    if rules != "default":
+        raise InputError("--rules is for prompt files; a benchmark has its own, see its --options")
+    if benchmark is not None:
+        return {benchmark: choose(BENCHMARKS, benchmark, data, options)}
+    found = find_all(data, options)
+    for name in [name for name, one in found.items() if one is None]:
+        print(f"{name}: skipped, there is no {data / name}")
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _judge(
+    data: Path,
+    process_reward: str | None,
+    benchmark: str | None,
+    out: Path | None,
+    limit: int | None,
+    threshold: float,
+    device: str,
+) -> None:
+    """Evaluate a process reward model."""
+    from mstar_pl.data.durable import locked
+    from mstar_pl.data.images import verify_images
+    from mstar_pl.evaluation.benchmarks import STEP_BENCHMARKS, choose
+    from mstar_pl.evaluation.benchmarks.judging import judge
+    from mstar_pl.evaluation.evaluate import run_fingerprint
+    from mstar_pl.evaluation.table import score_table
+    from mstar_pl.models.process_reward import ProcessRewardModel
+
+    if process_reward is None or benchmark is None:
+        raise InputError("give --policy; or --process_reward and --benchmark, to evaluate a step judge")
+    chosen = choose(STEP_BENCHMARKS, benchmark, data, {})
+    solutions = chosen.load()[:limit]
+    verify_images([one.prompt for one in solutions], str(data))
+    model = ProcessRewardModel.load(process_reward)
+    model.to(device)
+    out = (out or Path("runs/evaluate") / f"{Path(process_reward).name}-{data.stem}") / benchmark
+    settings = {"process_reward": process_reward, "data": str(data), "threshold": threshold, "limit": limit}
+    with locked(out):
+        fingerprint = run_fingerprint(settings, Path(model.lmm.path), data)
+        results = judge(model, chosen, solutions, threshold, out, settings, fingerprint)
+    print(score_table(results["scores"]))
+    print(f"written to {out}")
 
 
 def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: dict[str, str] | None) -> None:
@@ -92,6 +189,7 @@ def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: d
             "before": json.loads((baseline / RESULTS).read_text())["accuracy"],
             "after": results["accuracy"],
         }
+    print(f"{results['benchmark']}, rules {results['rules']}")
     print(accuracy_table(columns))
     total = results["accuracy"]["all"]
     print(

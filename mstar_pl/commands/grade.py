@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mstar_pl.rewards.answer import Rules
+from mstar_pl.types import InputError
 
 
 def grade(
-    questions: Path,
     responses: Path,
+    questions: Path | None = None,
+    benchmark: str | None = None,
+    data: Path | None = None,
     out: Path | None = None,
     rules: Rules = "default",
-    use: Literal["response", "extraction"] | None = None,
+    use: Literal["response", "extraction"] = "response",
+    options: dict[str, Any] | None = None,
 ) -> None:
-    """Grade a file of responses and print the accuracy by task.
+    """Grade a file of responses and print the accuracy by group; nothing is generated, no image is read.
 
     Args:
-        questions: Prompt JSONL, or MathVista's testmini.json; may be gzipped.
-        responses: JSONL of {"pid", "response"} or {"pid", "extraction"} rows; may be gzipped.
-        out: JSONL file for the graded rows.
-        rules: How answers are compared: the project's rules, or MathVista's official ones (current or of
-            2023).
-        use: What to grade in rows that have both; default is the extraction for official rules, else the
-            response.
+        responses: Rows of {"id", "response"} or {"pid", "extraction"}: responses.jsonl of an evaluation, or
+            MathVista's published outputs; may be gzipped.
+        questions: Prompt JSONL; may be gzipped.
+        benchmark: A benchmark instead of questions, as in 'evaluate'.
+        data: Its folder or file.
+        out: Folder for what 'evaluate' writes. The settings of an evaluation whose results lie beside the
+            responses are taken over.
+        rules: How answers to questions are compared: the project's rules, or MathVista's official ones
+            (current or of 2023).
+        use: What to grade in rows that have both.
+        options: Further options of the benchmark's class as JSON, e.g. '{"rules": "mathvista-2023"}'.
     """
-    from mstar_pl.evaluation.grading import grade_file
-    from mstar_pl.evaluation.table import grade_table
+    from mstar_pl.evaluation.benchmarks import BENCHMARKS, Benchmark, PromptFile, choose
+    from mstar_pl.evaluation.benchmarks.regrade import grade_responses, write_regraded
+    from mstar_pl.evaluation.table import accuracy_table
 
-    print(grade_table(grade_file(questions, responses, rules, out, use)))
+    if (questions is None) == (benchmark is None) or (benchmark is None) != (data is None):
+        raise InputError("give --questions, or --benchmark and --data")
+    if questions is not None:
+        chosen: Benchmark = PromptFile(questions, rules)
+    else:
+        chosen = choose(BENCHMARKS, str(benchmark), Path(data or ""), options or {})
+    chosen.with_images = False
+    prompts = chosen.load()
+    rows = grade_responses(chosen, prompts, responses, use)
+    if out is not None:
+        settings = {"rules": chosen.rules} | ({"options": options} if options else {})
+        write_regraded(out, chosen, prompts, rows, responses, settings)
+    print(accuracy_table({"accuracy (95 % interval)": chosen.summarise(rows)}))
+    undecided = sum(row["outcome"] == "undecided" for row in rows)
+    empty = sum(not row["extraction"] for row in rows)
+    print(f"rules: {chosen.rules}; undecided: {undecided}; no answer found in {empty}")
+    print(f"not answered: {len(prompts) - len(rows)}")

@@ -36,6 +36,15 @@ def split_steps(response: str) -> list[str]:
     return steps + ([f"{ANSWER_HEADING}{STEP_SEPARATOR}{answer.strip()}"] if heading else [])
 
 
+def final_answer(response: str) -> str:
+    r"""Return what a response says behind its last `# Answer`, or all of it where it has no such heading.
+
+    >>> final_answer("It is 4.\n\n# Answer\n\nB\n"), final_answer("B")
+    ('B', 'B')
+    """
+    return response.rpartition(ANSWER_HEADING)[2].strip()
+
+
 def join_steps(steps: list[str]) -> str:
     """Join steps into a response; the inverse of `split_steps`."""
     return STEP_SEPARATOR.join(steps)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from mstar_pl.data.jsonl import read_rows, write_json, write_jsonl
-from mstar_pl.metrics.accuracy import decided_accuracy
-from mstar_pl.rewards.answer import grade
+from mstar_pl.evaluation.benchmarks.benchmark import Benchmark
+from mstar_pl.evaluation.summary import Row
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
 
+T = TypeVar("T")
 RESPONSES, RESULTS, PARTIAL = "responses.jsonl", "results.json", "responses.partial.jsonl"
 CHUNK = 256
 
@@ -25,65 +26,126 @@ CHUNK = 256
 def run_fingerprint(settings: dict[str, Any], policy: Path, data: Path) -> str:
     """Return a hash of what the responses depend on: settings, the policy's files, the prompts.
 
-    Of the policy, names, sizes and times stand for the contents, which may be many gigabytes.
+    Of the policy, and of a folder of data, names, sizes and times stand for the contents, which may be many
+    gigabytes.
     """
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(policy.iterdir())]
-    content = hashlib.sha256(data.read_bytes()).hexdigest()
-    return hashlib.sha256(json.dumps([settings, stats, content]).encode()).hexdigest()[:16]
+    content = _stats(data.rglob("*")) if data.is_dir() else hashlib.sha256(data.read_bytes()).hexdigest()
+    described = json.dumps([settings, _stats(policy.iterdir()), content])
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
 def answer_prompts(
     engine: RolloutEngine,
     prompts: Sequence[Prompt],
     sampling: SamplingConfig,
-    rules: str,
+    benchmark: Benchmark,
     out: Path,
     fingerprint: str,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Generate and grade one response a prompt, in chunks that survive an interruption.
 
     Args:
         engine: Engine with the policy loaded.
         prompts: Labelled prompts.
         sampling: How to generate.
-        rules: Rules of `mstar_pl.rewards.answer.grade`.
-        out: Folder; finished chunks are kept in a partial file there and used by the next call.
-        fingerprint: What the responses depend on; a partial file with another one is set aside, not used.
+        benchmark: What grades the responses.
+        out: Folder; see `in_chunks`.
+        fingerprint: What the responses depend on.
 
     Returns:
         One row a prompt, in the order of the prompts, as `responses.jsonl` holds them.
     """
+
+    def answer(some: Sequence[Prompt]) -> list[Row]:
+        return [_answered(group, benchmark) for group in engine.generate(some, sampling)]
+
+    return in_chunks(prompts, lambda prompt: prompt.id, answer, out, fingerprint, "answering")
+
+
+def in_chunks(
+    items: Sequence[T],
+    key: Callable[[T], str],
+    work: Callable[[Sequence[T]], list[Row]],
+    out: Path,
+    fingerprint: str,
+    title: str,
+) -> list[Row]:
+    """Make one row of each item, in chunks that survive an interruption.
+
+    Args:
+        items: What is to be worked on.
+        key: Function to an item's identity, which its row holds as `id`.
+        work: Function from a chunk to its rows.
+        out: Folder; finished chunks are kept in a partial file there and used by the next call, as are the
+            rows of a finished evaluation.
+        fingerprint: What the rows depend on; a partial file with another one is set aside, not used.
+        title: Label of the progress bar.
+
+    Returns:
+        The rows, in the order of the items.
+    """
     partial = out / PARTIAL
-    rows = _resume(partial, fingerprint)
-    todo = [prompt for prompt in prompts if prompt.id not in rows]
-    with tqdm(total=len(prompts), initial=len(rows), desc="answering", unit="prompt", delay=2) as bar:
+    rows = _finished(out, fingerprint) or _resume(partial, fingerprint)
+    todo = [item for item in items if key(item) not in rows]
+    with tqdm(total=len(items), initial=len(rows), desc=title, delay=2) as bar:
         for start in range(0, len(todo), CHUNK):
-            groups = engine.generate(todo[start : start + CHUNK], sampling)
-            fresh = [_row(group, rules) for group in groups]
+            fresh = work(todo[start : start + CHUNK])
             rows |= {row["id"]: row for row in fresh}
             with partial.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in fresh)
             bar.update(len(fresh))
-    return [rows[prompt.id] for prompt in prompts]
+    return [rows[key(item)] for item in items]
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return accuracy with 95 % bootstrap interval over all rows and by task, and the counts beside it.
+def graded_row(benchmark: Benchmark, prompt: Prompt, response: str, extraction: str | None = None) -> Row:
+    """Return what `responses.jsonl` says of a response, but for how it was generated.
 
-    Undecided rows are left out of the accuracy and counted.
+    Args:
+        benchmark: What grades it.
+        prompt: Its prompt.
+        response: The response.
+        extraction: Its answer, if it was taken from it already; else the benchmark finds it.
     """
-    tasks: dict[str, list[dict[str, Any]]] = {"all": list(rows)}
-    for row in rows:
-        if row["task"] != "all":
-            tasks.setdefault(row["task"], []).append(row)
-    return {task: _summary(tasks[task]) for task in ["all", *sorted(set(tasks) - {"all"})]}
+    if extraction is None:
+        found = benchmark.grade(response, prompt)
+    else:
+        found = benchmark.grade_extraction(extraction, prompt)
+    return {
+        "id": prompt.id,
+        "task": prompt.task,
+        "groups": benchmark.groups(prompt),
+        "question": prompt.question,
+        "answer": prompt.answer,
+        "response": response,
+        "extraction": found.extraction,
+        "prediction": found.prediction,
+        "outcome": found.outcome.value,
+        "rule": found.rule,
+        "graded": "response" if extraction is None else "extraction",
+    }
 
 
-def write_results(out: Path, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+def write_results(
+    out: Path,
+    benchmark: Benchmark,
+    prompts: Sequence[Prompt],
+    rows: Sequence[Row],
+    settings: dict[str, Any],
+    fingerprint: str | None,
+) -> dict[str, Any]:
     """Write `responses.jsonl` and `results.json`, remove the partial file, and return the results."""
+    scores = {"accuracy": benchmark.summarise(rows)} | benchmark.report(prompts, rows, out)
+    named = {"benchmark": benchmark.name, "rules": benchmark.rules, "headline": benchmark.headline}
+    return write_scores(out, rows, named | scores, settings, fingerprint)
+
+
+def write_scores(
+    out: Path, rows: Sequence[Row], scores: dict[str, Any], settings: dict[str, Any], fingerprint: str | None
+) -> dict[str, Any]:
+    """Write rows, and scores with what they came from, remove the partial file, and return the results."""
     write_jsonl(out / RESPONSES, rows)
     versions = {name: version(name) for name in ("torch", "transformers", "lightning")}
-    results = {"settings": settings, "accuracy": summarise(rows), "versions": versions}
+    results = scores | {"settings": settings, "fingerprint": fingerprint, "versions": versions}
     write_json(out / RESULTS, results)
     (out / PARTIAL).unlink(missing_ok=True)
     return results
@@ -105,9 +167,21 @@ def run_settings(sampling: SamplingConfig, **further: Any) -> dict[str, Any]:
     return {**further, "sampling": asdict(sampling)}
 
 
-def _resume(partial: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
+def _stats(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
+
+
+def _finished(out: Path, fingerprint: str) -> dict[str, Row]:
+    """Return the rows of a finished evaluation of the same."""
+    results = out / RESULTS
+    if not results.is_file() or json.loads(results.read_text()).get("fingerprint") != fingerprint:
+        return {}
+    return {row["id"]: row for _, row in read_rows(out / RESPONSES)}
+
+
+def _resume(partial: Path, fingerprint: str) -> dict[str, Row]:
     """Read a partial file that fits, its last line cut off by a kill perhaps; set aside one that does not."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     if partial.exists():
         lines = partial.read_text(encoding="utf-8").split("\n")
         if lines[0] == json.dumps({"fingerprint": fingerprint}):
@@ -121,31 +195,7 @@ def _resume(partial: Path, fingerprint: str) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _row(group: RolloutGroup, rules: str) -> dict[str, Any]:
+def _answered(group: RolloutGroup, benchmark: Benchmark) -> Row:
     rollout = group.rollouts[0]
-    graded = grade(rollout.text, group.prompt, rules)
-    return {
-        "id": group.prompt.id,
-        "task": group.prompt.task,
-        "question": group.prompt.question,
-        "answer": group.prompt.answer,
-        "response": rollout.text,
-        "extraction": graded.extraction,
-        "outcome": graded.outcome.value,
-        "rule": graded.rule,
-        "finish_reason": rollout.finish_reason,
-        "num_tokens": len(rollout.token_ids),
-    }
-
-
-def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    outcomes = [row["outcome"] for row in rows]
-    mean, low, high = decided_accuracy(outcomes) or (None, None, None)
-    return {
-        "mean": mean,
-        "low": low,
-        "high": high,
-        "num": len(rows),
-        "undecided": outcomes.count("undecided"),
-        "truncated": sum(row["finish_reason"] == "length" for row in rows),
-    }
+    row = graded_row(benchmark, group.prompt, rollout.text)
+    return row | {"finish_reason": rollout.finish_reason, "num_tokens": len(rollout.token_ids)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mstar_pl.evaluation.grading import GradeReport
 from mstar_pl.metrics.intervals import Interval, paired_difference
 
 ABBREVIATIONS = {
@@ -22,7 +21,7 @@ def accuracy_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
     """Return a Markdown table: rows are tasks, columns evaluations, cells percent with 95 % interval.
 
     Args:
-        columns: By column title, what `mstar_pl.evaluation.evaluate.summarise` returns.
+        columns: By column title, what `mstar_pl.evaluation.summary.summarise` returns.
 
     >>> row = {"mean": 0.5, "low": 0.4, "high": 0.6, "num": 100, "undecided": 0, "truncated": 1}
     >>> print(accuracy_table({"base": {"all": row, "geometry problem solving": row}}))
@@ -41,17 +40,20 @@ def accuracy_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
     return markdown(rows)
 
 
-def grade_table(report: GradeReport) -> str:
-    """Return the table of a graded file, with the counts that an accuracy cannot be read without."""
-    rows = [["task", "correct", "wrong", "undecided", "accuracy"]]
-    for task, count in {"ALL": report.total, **report.tasks}.items():
-        accuracy = "-" if count.accuracy is None else f"{100 * count.accuracy:.1f}"
-        numbers = (count.correct, count.wrong, count.undecided)
-        rows.append([ABBREVIATIONS.get(task, task), *map(str, numbers), accuracy])
-    notes = (
-        f"rules: {report.rules}; no answer found in {report.num_empty}; not answered: {report.num_missing}"
-    )
-    return f"{markdown(rows)}\n{notes}"
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the scores of a process reward model: rows are groups, shares in percent.
+
+    >>> print(score_table({"all": {"f1": 0.5, "num": 7}}))
+    | group | f1   | num |
+    |-------|------|-----|
+    | ALL   | 50.0 | 7   |
+    """
+    names = list(scores["all"])
+    rows = [["group", *names]]
+    for group, found in scores.items():
+        cells = [str(found[name]) if name.startswith("num") else f"{100 * found[name]:.1f}" for name in names]
+        rows.append(["ALL" if group == "all" else group, *cells])
+    return markdown(rows)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -5,13 +5,16 @@ import json
 import pytest
 
 from mstar_pl.evaluation import evaluate as module
-from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, summarise, write_results
+from mstar_pl.evaluation.benchmarks import PromptFile
+from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, write_results
+from mstar_pl.evaluation.summary import summarise
 from mstar_pl.evaluation.table import accuracy_table, paired_gain
 from mstar_pl.models import adapter_for
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import InputError, SamplingConfig
 
 GREEDY = SamplingConfig(max_tokens=6)
+FILE = PromptFile("prompts.jsonl")
 
 
 class Interrupted(Exception):
@@ -40,30 +43,30 @@ def engine(internvl_folder):
 def test_interrupted_evaluation_goes_on_and_gives_the_same(engine, prompts, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 3)
     (tmp_path / "whole").mkdir()
-    whole = answer_prompts(engine, prompts, GREEDY, "default", tmp_path / "whole", "f")
+    whole = answer_prompts(engine, prompts, GREEDY, FILE, tmp_path / "whole", "f")
     engine.seen, engine.stop_after = 0, 6
     with pytest.raises(Interrupted):
-        answer_prompts(engine, prompts, GREEDY, "default", tmp_path, "f")
+        answer_prompts(engine, prompts, GREEDY, FILE, tmp_path, "f")
     with (tmp_path / PARTIAL).open("a") as file:
         file.write('{"id": "p6", "resp')  # a line cut off by a kill
     engine.seen, engine.stop_after = 0, None
-    assert answer_prompts(engine, prompts, GREEDY, "default", tmp_path, "f") == whole
+    assert answer_prompts(engine, prompts, GREEDY, FILE, tmp_path, "f") == whole
     assert engine.seen == 2, "only what was missing is generated"
 
 
 def test_partial_results_of_other_settings_are_set_aside(engine, prompts, tmp_path):
-    answer_prompts(engine, prompts[:2], GREEDY, "default", tmp_path, "old")
+    answer_prompts(engine, prompts[:2], GREEDY, FILE, tmp_path, "old")
     engine.seen = 0
-    answer_prompts(engine, prompts[:2], GREEDY, "default", tmp_path, "new")
+    answer_prompts(engine, prompts[:2], GREEDY, FILE, tmp_path, "new")
     assert engine.seen == 2
     kept = (tmp_path / "responses.partial.stale.jsonl").read_text().splitlines()
     assert json.loads(kept[0]) == {"fingerprint": "old"}
     assert len(kept) == 3
 
 
-def rows(*outcomes, task="all"):
+def rows(*outcomes, groups=()):
     return [
-        {"id": str(index), "task": task, "outcome": outcome, "finish_reason": "stop"}
+        {"id": str(index), "groups": [*groups], "outcome": outcome, "finish_reason": "stop"}
         for index, outcome in enumerate(outcomes)
     ]
 
@@ -77,7 +80,9 @@ def test_undecided_is_counted_and_not_wrong():
 
 
 def test_table_has_a_row_for_all_and_each_task():
-    summary = summarise(rows("correct", task="visual question answering") + rows("wrong", task="own task"))
+    summary = summarise(
+        rows("correct", groups=["visual question answering"]) + rows("wrong", groups=["own task"])
+    )
     lines = accuracy_table({"x": summary}).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["ALL", "own task", "VQA"]
 
@@ -92,7 +97,7 @@ def test_gain_is_paired_over_common_prompts():
 
 def test_results_are_read_back(tmp_path):
     (tmp_path / PARTIAL).write_text("")
-    results = write_results(tmp_path, rows("correct", "wrong"), {"policy": "x"})
+    results = write_results(tmp_path, FILE, [], rows("correct", "wrong"), {"policy": "x"}, "f")
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert read_outcomes(tmp_path) == {"0": "correct", "1": "wrong"}
     assert not (tmp_path / PARTIAL).exists()

@@ -1,10 +1,23 @@
+"""Grading of kept responses: the same as when they were generated, and MathVista's published outputs."""
+
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
-from mstar_pl.evaluation.grading import grade_file
+from mstar_pl.evaluation.benchmarks import BENCHMARKS, PromptFile
+from mstar_pl.evaluation.benchmarks.regrade import grade_responses, write_regraded
+from mstar_pl.evaluation.evaluate import write_results
 from mstar_pl.types import InputError
+from tests.evaluation.published import mathvista_rows, write_benchmark
+
+MATHVISTA = Path(__file__).parents[2].parent / "shared" / "data" / "mathvista"
+# The rule that was used, and how many it found right; test_official_mathvista.py compares every row of more.
+PUBLISHED = {
+    "bard": ("mathvista-2023", 348),
+    "gpt4": ("mathvista", 261),
+}
 
 PROMPTS = [
     {"id": "1", "images": ["missing.png"], "question": "1+1?", "answer": "2", "answer_type": "integer"},
@@ -31,49 +44,33 @@ def questions(tmp_path):
     return write(tmp_path / "questions.jsonl", PROMPTS)
 
 
-@pytest.mark.parametrize("name", ["responses.jsonl", "responses.jsonl.gz"])
-def test_rows_are_graded_counted_by_task_and_written(tmp_path, questions, name):
+def graded(benchmark, responses, use="response"):
+    benchmark.with_images = False
+    return grade_responses(benchmark, benchmark.load(), responses, use)
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_rows_are_graded_in_the_order_of_the_questions(tmp_path, packed):
     answers = [
+        {"pid": "3", "response": "who knows"},
         {"pid": "1", "response": "# Answer\n\n2"},
         {"pid": "2", "extraction": "A"},
-        {"pid": "3", "response": "who knows"},
     ]
-    report = grade_file(questions, write(tmp_path / name, answers), out=tmp_path / "out.jsonl")
-    assert (report.total.correct, report.total.wrong, report.total.undecided) == (1, 1, 1)
-    assert report.total.accuracy == 0.5
-    assert {task: count.accuracy for task, count in report.tasks.items()} == {"T": 0.0, "all": 1.0}
-    graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [row["outcome"] for row in graded] == ["correct", "wrong", "undecided"]
-    assert graded[1] == {
-        "pid": "2",
-        "extraction": "A",
-        "prediction": "yes",
-        "outcome": "wrong",
-        "rule": "choice",
-    }
+    questions = write(tmp_path / f"questions.jsonl{packed}", PROMPTS)
+    rows = graded(PromptFile(questions), write(tmp_path / f"responses.jsonl{packed}", answers))
+    assert [(row["id"], row["outcome"]) for row in rows] == [
+        ("1", "correct"),
+        ("2", "wrong"),
+        ("3", "undecided"),
+    ]
+    assert (rows[1]["extraction"], rows[1]["prediction"], rows[1]["groups"]) == ("A", "yes", ["T"])
 
 
-def test_a_row_with_both_uses_the_response_by_default_and_the_extraction_officially(tmp_path, questions):
+def test_a_row_with_both_uses_what_is_asked_for(tmp_path, questions):
     responses = write(tmp_path / "r.jsonl", [{"pid": "1", "response": "# Answer\n\n2", "extraction": "3"}])
-    assert grade_file(questions, responses).total.correct == 1
-    assert grade_file(questions, responses, "mathvista").total.correct == 0
-    assert grade_file(questions, responses, "mathvista", use="response").total.correct == 1
-    assert grade_file(questions, responses, use="extraction").total.correct == 0
-
-
-def test_mathvista_object_of_questions_and_missing_and_empty_rows_are_counted(tmp_path):
-    fields = {"question": "Which?", "choices": ["blue", "red"], "answer": "red", "image": "images/1.jpg"}
-    fields |= {"question_type": "multi_choice", "answer_type": "text", "unit": None, "precision": None}
-    questions = tmp_path / "testmini.json"
-    questions.write_text(json.dumps({"1": fields | {"metadata": {"task": "T"}}, "2": fields}))
-    responses = write(tmp_path / "r.jsonl", [{"pid": "1", "extraction": ""}])
-    report = grade_file(questions, responses, "mathvista")
-    assert (report.num_empty, report.num_missing, report.total.correct) == (
-        1,
-        1,
-        1,
-    )  # shortest choice, officially
-    assert grade_file(questions, responses).total.correct == 0
+    assert graded(PromptFile(questions), responses)[0]["outcome"] == "correct"
+    assert graded(PromptFile(questions, "mathvista"), responses)[0]["outcome"] == "correct"
+    assert graded(PromptFile(questions), responses, "extraction")[0]["outcome"] == "wrong"
 
 
 @pytest.mark.parametrize(
@@ -87,17 +84,96 @@ def test_mathvista_object_of_questions_and_missing_and_empty_rows_are_counted(tm
         ('{"pid": "2", "response": "B"}', "already graded"),
     ],
 )
-def test_bad_rows_are_refused_with_file_and_line_and_nothing_is_written(tmp_path, questions, line, reason):
+def test_bad_rows_are_refused_with_file_and_line(tmp_path, questions, line, reason):
     responses = tmp_path / "r.jsonl"
     responses.write_text('{"pid": "2", "response": "B"}\n\n' + line + "\n")
     with pytest.raises(InputError, match=rf"r\.jsonl:3: .*{reason}"):
-        grade_file(questions, responses, out=tmp_path / "out.jsonl")
-    assert not (tmp_path / "out.jsonl").exists()
+        graded(PromptFile(questions), responses)
 
 
-def test_bad_questions_are_refused(tmp_path):
-    responses = write(tmp_path / "r.jsonl", [{"pid": "1", "response": "2"}])
-    with pytest.raises(InputError, match=r"q\.jsonl:2: .*used twice"):
-        grade_file(write(tmp_path / "q.jsonl", [PROMPTS[0], PROMPTS[0]]), responses)
-    with pytest.raises(InputError, match="cannot be read"):
-        grade_file(tmp_path / "absent.jsonl", responses)
+def test_files_without_rows_are_refused(tmp_path, questions):
+    with pytest.raises(InputError, match=r"r\.jsonl: no rows"):
+        graded(PromptFile(questions), write(tmp_path / "r.jsonl", []))
+    with pytest.raises(InputError, match="no such file"):
+        graded(PromptFile(tmp_path / "absent.jsonl"), write(tmp_path / "r.jsonl", []))
+
+
+@pytest.mark.skipif(not MATHVISTA.is_dir(), reason=f"MathVista outputs are not at {MATHVISTA}")
+@pytest.mark.parametrize(("name", "rules", "correct"), [(name, *known) for name, known in PUBLISHED.items()])
+def test_published_outputs_of_mathvista_get_their_published_score(name, rules, correct, tmp_path):
+    benchmark = BENCHMARKS["mathvista"](MATHVISTA / "testmini.json.gz", rules=rules)
+    responses = MATHVISTA / f"responses_{name}.jsonl.gz"
+    rows = graded(benchmark, responses, "extraction")
+    summary = benchmark.summarise(rows)
+    assert (summary["all"]["mean"], summary["all"]["num"]) == (correct / 1000, 1000)
+    assert summary["statistical reasoning"]["num"] == 301
+    if name == "bard":
+        tasks = {"figure question answering": (70, 269), "visual question answering": (48, 179)}
+        for task, (right, num) in tasks.items():
+            assert summary[task]["mean"] == pytest.approx(right / num)
+    prompts = benchmark.load()
+    results = write_regraded(tmp_path, benchmark, prompts, rows, responses, {})
+    assert results["by_rules"][rules]["mean"] == correct / 1000
+    submission = json.loads((tmp_path / "leaderboard.json").read_text())
+    with gzip.open(responses, "rt") as file:
+        for row in map(json.loads, file):
+            found = submission[row["pid"]]
+            assert (found["prediction"], found["true_false"]) == (row["prediction"], row["true_false"])
+
+
+def test_mathvista_writes_the_leaderboards_file_both_rules_and_empty_extractions(tmp_path):
+    benchmark = BENCHMARKS["mathvista"](write_benchmark("mathvista", tmp_path / "data"))
+    said = ["3.7", "40", "", "B", "red", "1.52", "[2014, 2016]"]
+    answers = [
+        {
+            "pid": row["pid"],
+            "response": f"So it is.\n\n# Answer\n\n{text}" if text else "",
+            "extraction": text,
+        }
+        for row, text in zip(mathvista_rows(), said, strict=True)
+    ]
+    responses = write(tmp_path / "r.jsonl", answers)
+    prompts = benchmark.load()
+    rows = grade_responses(benchmark, prompts, responses, "extraction")
+    results = write_regraded(
+        tmp_path / "out", benchmark, prompts, rows, responses, {"rules": benchmark.rules}
+    )
+    # 3.7 is 3 by the rule of today and no integer by the former one; nothing at all is North, the shortest.
+    assert results["accuracy"]["all"]["mean"] == pytest.approx(6 / 7)
+    assert results["by_rules"]["mathvista"]["mean"] == pytest.approx(6 / 7)
+    assert results["by_rules"]["mathvista-2023"]["mean"] == pytest.approx(5 / 7)
+    assert results["num_empty"] == 1
+    submission = json.loads((tmp_path / "out/leaderboard.json").read_text())
+    assert [*submission] == [row["pid"] for row in mathvista_rows()]
+    for row in mathvista_rows():
+        assert submission[row["pid"]].items() >= row.items()
+    assert {*submission["7001"]} - {*mathvista_rows()[0]} == {
+        "query",
+        "response",
+        "extraction",
+        "prediction",
+        "true_false",
+    }
+    assert submission["7002"]["query"].endswith("Question: How old is the oak? (Unit: years)")
+    assert (submission["7003"]["prediction"], submission["7003"]["true_false"]) == ("North", False)
+
+
+def test_regraded_responses_give_the_results_of_the_evaluation(tmp_path):
+    benchmark = BENCHMARKS["mmbench"](write_benchmark("mmbench", tmp_path / "data"))
+    prompts = benchmark.load()
+    answers = [{"id": prompt.id, "response": "Look.\n\n# Answer\n\nB"} for prompt in prompts]
+    generated = {"finish_reason": "length", "num_tokens": 7}
+    responses = write(tmp_path / "r.jsonl", [row | generated for row in answers])
+    rows = grade_responses(benchmark, prompts, responses)
+    first, second = tmp_path / "first", tmp_path / "second"
+    written = write_results(first, benchmark, prompts, rows, {"policy": "x", "rules": benchmark.rules}, "f")
+    kept = first / "responses.jsonl"
+    again = grade_responses(benchmark, prompts, kept)
+    write_regraded(second, benchmark, prompts, again, kept, {"rules": benchmark.rules})
+    for name in ("results.json", "responses.jsonl"):
+        assert (first / name).read_text() == (second / name).read_text()
+    assert written["accuracy"]["all"]["truncated"] == 2
+    other = BENCHMARKS["mmbench"](tmp_path / "data", era="head")
+    results = write_regraded(second, other, prompts, again, kept, {"rules": other.rules})
+    assert results["settings"] == {"policy": "x", "rules": "vlmevalkit-head"}
+    assert results["fingerprint"] is None, "an evaluation must not take these rows for its own"

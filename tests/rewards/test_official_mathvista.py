@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mstar_pl.evaluation.grading import read_questions
+from mstar_pl.evaluation.benchmarks import BENCHMARKS
 from mstar_pl.rewards.answer import grade, grade_extraction
 from mstar_pl.rewards.official.mathvista import edit_distance, normalize_extraction
 from mstar_pl.types import Prompt
@@ -25,7 +25,9 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"MathVista outputs ar
 
 @cache
 def questions():
-    return read_questions(DATA / "testmini.json.gz")
+    benchmark = BENCHMARKS["mathvista"](DATA / "testmini.json.gz")
+    benchmark.with_images = False
+    return {prompt.id: prompt for prompt in benchmark.load()}
 
 
 def rows(name):

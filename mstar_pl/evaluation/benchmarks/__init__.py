@@ -1,0 +1,69 @@
+"""The field's benchmarks, one small class each, chosen by name.
+
+MathVista, M3CoT, MMStar(-R), MMBench(-R) and AI2D ask a policy; VisualProcessBench and ProcessBench a process
+reward model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mstar_pl.evaluation.benchmarks.ai2d import AI2D, AI2DNoMask
+from mstar_pl.evaluation.benchmarks.benchmark import Benchmark, PublishedBenchmark
+from mstar_pl.evaluation.benchmarks.m3cot import M3CoT
+from mstar_pl.evaluation.benchmarks.mathvista import MathVista
+from mstar_pl.evaluation.benchmarks.mmbench import MMBench
+from mstar_pl.evaluation.benchmarks.mmstar import MMStar
+from mstar_pl.evaluation.benchmarks.process import ProcessBench, StepBenchmark, VisualProcessBench
+from mstar_pl.evaluation.benchmarks.prompt_file import PromptFile
+from mstar_pl.types import InputError
+
+T = TypeVar("T")
+
+BENCHMARKS: dict[str, type[PublishedBenchmark]] = {
+    one.name: one for one in (MathVista, M3CoT, MMStar, MMBench, AI2D, AI2DNoMask)
+}
+"""Benchmarks of a policy by name."""
+
+STEP_BENCHMARKS: dict[str, type[StepBenchmark]] = {
+    one.name: one for one in (VisualProcessBench, ProcessBench)
+}
+"""Benchmarks of a process reward model by name."""
+
+__all__ = ["BENCHMARKS", "STEP_BENCHMARKS", "Benchmark", "PromptFile", "StepBenchmark", "choose", "find_all"]
+
+
+def choose(known: Mapping[str, Callable[..., T]], name: str, data: Path, options: Mapping[str, Any]) -> T:
+    """Return a benchmark.
+
+    Args:
+        known: Benchmarks by name.
+        name: Name of one.
+        data: Its data.
+        options: Further arguments of its class.
+
+    Raises:
+        InputError: There is no such benchmark or option, or not its data.
+    """
+    if name not in known:
+        raise InputError(f"benchmark {name!r} is not one of {', '.join(known)}")
+    allowed = [*signature(known[name]).parameters][1:]
+    if unknown := next((option for option in options if option not in allowed), None):
+        raise InputError(f"benchmark {name} has no option {unknown!r}; its options are {', '.join(allowed)}")
+    return known[name](data, **options)
+
+
+def find_all(root: Path, options: Mapping[str, Any]) -> dict[str, Benchmark | None]:
+    """Return the benchmarks of a policy by name, each from the folder of its name; None without a folder.
+
+    Raises:
+        InputError: There is none of them, or a folder does not hold its benchmark.
+    """
+    there = [name for name in BENCHMARKS if (root / name).is_dir()]
+    if not there:
+        raise InputError(f"{root}: no benchmark here; name its folders {', '.join(BENCHMARKS)}")
+    found = {name: choose(BENCHMARKS, name, root / name, options) for name in there}
+    return {name: found.get(name) for name in BENCHMARKS}

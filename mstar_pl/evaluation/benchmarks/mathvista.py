@@ -1,0 +1,124 @@
+"""MathVista (arXiv 2310.02255; lupantech/MathVista)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mstar_pl.data.format import render_question
+from mstar_pl.data.jsonl import write_json
+from mstar_pl.data.sources.fields import absent, parse_question
+from mstar_pl.data.tables import Row
+from mstar_pl.evaluation.benchmarks.benchmark import PromptStyle, PublishedBenchmark
+from mstar_pl.evaluation.summary import summarise
+from mstar_pl.rewards.answer import RULES, Grade, Rules, grade, grade_extraction
+from mstar_pl.types import Prompt
+
+LEADERBOARD = "leaderboard.json"
+_METADATA = ("split", "language", "img_width", "img_height", "source", "category", "task", "context", "grade")
+
+
+class MathVista(PublishedBenchmark):
+    """MathVista's testmini, by task and skill.
+
+    The official extractor is a language model. Here `extract_answer` takes its place, on the whole response,
+    and where it finds nothing the response itself is compared, as happens to a refusal there; an empty one
+    counts as the shortest choice, officially. Such responses are counted (`num_empty`).
+
+    Args:
+        data: Folder with `data/testmini.json` or `testmini.json` and the images, with `MathVista_MINI.tsv`,
+            or with Parquet files of the split `testmini`.
+        prompts: The official prompt is the released `query`.
+        rules: The official rules of today; those of the time before 2024-11-28, which differ in integers; or
+            the project's own.
+    """
+
+    name = "mathvista"
+    files: ClassVar[tuple[str, ...]] = ("data/testmini.json", "testmini.json", "MathVista_MINI.tsv")
+    published_split = "testmini"
+    columns: ClassVar[tuple[str, ...]] = ("question", "answer", "question_type", "answer_type", "image")
+    group_keys: ClassVar[tuple[str, ...]] = ("task", "skills")
+
+    def __init__(self, data: str | Path, prompts: PromptStyle = "policy", rules: Rules = "mathvista") -> None:
+        super().__init__(data, prompts)
+        self.rules: Rules = rules
+
+    def prompt_of(self, row: Row, number: int) -> Prompt:
+        """Return the prompt of a row; in a TSV its question is the released query and lists are texts."""
+        choices, unit, precision = (
+            None if absent(row.get(key)) else row[key] for key in ("choices", "unit", "precision")
+        )
+        question, query, metadata = row["question"], row.get("query"), row.get("metadata")
+        if metadata is None:
+            question, query = parse_question(row["question"]).question, row["question"]
+            question = question.removesuffix(f" (Unit: {unit})")
+            metadata = _flat_metadata(row)
+            choices = ast.literal_eval(choices) if choices else None
+        prompt = Prompt(
+            id=str(row["pid"] if "pid" in row else row["index"]),
+            question=question,
+            images=self.image(row["image"] if absent(row.get("decoded_image")) else row["decoded_image"]),
+            answer=row["answer"],
+            choices=tuple(choices) if choices else None,
+            question_type=row["question_type"],
+            answer_type=row["answer_type"],
+            unit=unit,
+            precision=None if precision is None else int(float(precision)),
+            metadata=metadata,
+        )
+        official = render_question(prompt) if absent(query) else query
+        return replace(prompt, query=official) if self.prompts == "official" else prompt
+
+    def grade(self, response: str, prompt: Prompt) -> Grade:
+        """Grade a response by the official comparison."""
+        return grade(response, prompt, self.rules)
+
+    def grade_extraction(self, extraction: str, prompt: Prompt) -> Grade:
+        """Grade what the official extractor took from a response."""
+        return grade_extraction(extraction, prompt, self.rules)
+
+    def report(self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path) -> dict[str, Any]:
+        """Write the leaderboard's file; return the accuracy by all rules, and what was empty."""
+        by_id = {prompt.id: prompt for prompt in prompts}
+        asked = [(by_id[row["id"]], row) for row in rows]
+        write_json(out / LEADERBOARD, {prompt.id: _submission(prompt, row) for prompt, row in asked})
+        by_rules = {
+            rules: summarise([_regraded(prompt, row, rules) for prompt, row in asked])["all"]
+            for rules in RULES
+        }
+        return {"by_rules": by_rules, "num_empty": sum(not row["extraction"] for row in rows)}
+
+
+def _regraded(prompt: Prompt, row: Row, rules: str) -> Row:
+    """Return a graded row as other rules grade it."""
+    if row["graded"] == "extraction":
+        found = grade_extraction(row["extraction"], prompt, rules)
+    else:
+        found = grade(row["response"], prompt, rules)
+    return row | {"outcome": found.outcome.value}
+
+
+def _flat_metadata(row: Row) -> dict[str, Any]:
+    """Return the metadata of a row that has a column for each."""
+    metadata: dict[str, Any] = {key: row[key] for key in _METADATA if not absent(row.get(key))}
+    metadata |= {key: int(metadata[key]) for key in ("img_width", "img_height") if key in metadata}
+    return metadata if absent(row.get("skills")) else metadata | {"skills": ast.literal_eval(row["skills"])}
+
+
+def _submission(prompt: Prompt, row: Row) -> dict[str, Any]:
+    """Return the fields of the leaderboard's template (`leaderboad_submission_template`, so spelt)."""
+    fields = ("question", "unit", "precision", "answer", "question_type", "answer_type")
+    return {key: getattr(prompt, key) for key in fields} | {
+        "pid": prompt.id,
+        "image": f"images/{prompt.id}.jpg",
+        "choices": None if prompt.choices is None else list(prompt.choices),
+        "metadata": dict(prompt.metadata),
+        "query": render_question(prompt),
+        "response": row["response"],
+        "extraction": row["extraction"] or "",
+        "prediction": row["prediction"],
+        "true_false": row["outcome"] == "correct",
+    }

@@ -1,0 +1,180 @@
+"""Benchmarks of a process reward model: does it find the wrong steps?"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import ClassVar
+
+from mstar_pl.data.sources.source import folder_of, image_names, locate
+from mstar_pl.data.step_labels import StepLabels
+from mstar_pl.data.tables import Row, open_table
+from mstar_pl.evaluation.benchmarks.benchmark import find_file, require
+from mstar_pl.rewards.official.process import first_wrong, macro_f1, process_bench_f1
+from mstar_pl.types import InputError, Prompt
+
+_LABELS = {1: 1.0, -1: 0.0, 0: None}
+Judged = tuple[StepLabels, Sequence[bool]]
+"""A solution, and whether each of its steps was judged correct."""
+
+
+class StepBenchmark(ABC):
+    """Solutions whose steps are labelled by people.
+
+    Args:
+        data: Folder or file of the data.
+
+    Attributes:
+        name: Name of the benchmark.
+        group_key: Key of the metadata that groups the scores.
+        files: Names of the published files, in the order in which they are looked for.
+        columns: Columns that each row must have.
+    """
+
+    name: ClassVar[str]
+    group_key: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    columns: ClassVar[tuple[str, ...]]
+
+    def __init__(self, data: str | Path) -> None:
+        self.data = Path(data)
+
+    @abstractmethod
+    def load(self) -> list[StepLabels]:
+        """Return the solutions.
+
+        Raises:
+            InputError: The data are malformed; names file, row and fix.
+        """
+
+    @abstractmethod
+    def read(self, row: Row, number: int) -> StepLabels:
+        """Return the solution of a row; a `ValueError` is the row's fault."""
+
+    def read_all(self, rows: Iterable[tuple[str, Row]]) -> list[StepLabels]:
+        """Return the solutions of rows, each of which comes with its name.
+
+        Raises:
+            InputError: A row is at fault; names it.
+        """
+        solutions = []
+        for number, (name, row) in enumerate(rows):
+            try:
+                require(row, self.columns)
+                solutions.append(self.read(row, number))
+            except ValueError as error:
+                raise InputError(f"{name}: {error}") from None
+        return solutions
+
+    @abstractmethod
+    def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+        """Return the official score by group, in [0, 1], `all` first."""
+
+    def grouped(self, judged: Sequence[Judged]) -> dict[str, list[Judged]]:
+        """Return the solutions by group."""
+        groups: dict[str, list[Judged]] = {}
+        for one in judged:
+            groups.setdefault(one[0].prompt.metadata[self.group_key], []).append(one)
+        return dict(sorted(groups.items()))
+
+
+class VisualProcessBench(StepBenchmark):
+    """VisualProcessBench (arXiv 2503.10291): all wrong steps are to be found, not only the first.
+
+    Args:
+        data: Folder with `test.jsonl`, or with Parquet files of the split `test`; images relative to it.
+    """
+
+    name = "visualprocessbench"
+    group_key = "data_source"
+    files: ClassVar[tuple[str, ...]] = ("test.jsonl",)
+    columns: ClassVar[tuple[str, ...]] = ("image", "question", "answer", "response", "data_source")
+
+    def load(self) -> list[StepLabels]:
+        """Return the solutions; neutral steps carry no label."""
+        path = find_file(self.data, self.files, self.name)
+        table = open_table(path, "test" if path.is_dir() else None)
+        return self.read_all(table)
+
+    def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+        """Return macro-F1 over the pooled steps, and by source."""
+        groups = {"all": list(judged)} | self.grouped(judged)
+        return {group: _pooled(members) for group, members in groups.items()}
+
+    def read(self, row: Row, number: int) -> StepLabels:
+        """Return the solution of a row, whose number is its id."""
+        response = row["response"]
+        require(response, ("steps", "process_correctness"))
+        labels = response["process_correctness"]
+        if unknown := next((label for label in labels if label not in _LABELS), None):
+            raise ValueError(f"label {unknown!r} is not 1 (correct), -1 (incorrect) or 0 (neutral)")
+        root = folder_of(self.data)
+        prompt = Prompt(
+            id=str(number),
+            question=row["question"].replace("<image>", "").strip(),
+            images=tuple(locate(image, root) for image in image_names(row["image"])),
+            answer=str(row["answer"]),
+            metadata={"data_source": row["data_source"]},
+        )
+        return StepLabels(
+            prompt=prompt, steps=tuple(response["steps"]), labels=tuple(_LABELS[label] for label in labels)
+        )
+
+
+class ProcessBench(StepBenchmark):
+    """ProcessBench (arXiv 2412.06559): which is the first wrong step? Text only.
+
+    Args:
+        data: Folder with `gsm8k.json`, `math.json`, … (or `.jsonl`), or with Parquet files of these splits.
+    """
+
+    name = "processbench"
+    group_key = "split"
+    files: ClassVar[tuple[str, ...]] = ("gsm8k", "math", "olympiadbench", "omnimath")
+    columns: ClassVar[tuple[str, ...]] = ("id", "generator", "problem", "steps", "label")
+
+    def load(self) -> list[StepLabels]:
+        """Return the solutions of all splits; steps after the first wrong one carry no label."""
+        return [
+            solution
+            for split in self.files
+            for solution in self.read_all((name, row | {"split": split}) for name, row in self._table(split))
+        ]
+
+    def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+        """Return F1 and its two accuracies by split; `all` is the mean over splits."""
+        scores = {split: _first_errors(members) for split, members in self.grouped(judged).items()}
+        mean = {key: fmean(score[key] for score in scores.values()) for key in ("error", "correct", "f1")}
+        return {"all": mean | {"num": len(judged)}} | scores
+
+    def _table(self, split: str) -> Sequence[tuple[str, Row]]:
+        files = [self.data / f"{split}{kind}" for kind in (".json", ".jsonl")]
+        path = next((file for file in files if file.is_file()), None)
+        return open_table(self.data, split) if path is None else open_table(path)
+
+    def read(self, row: Row, number: int) -> StepLabels:
+        """Return the solution of a row."""
+        steps, wrong = tuple(row["steps"]), int(row["label"])
+        known = len(steps) if wrong < 0 else wrong
+        labels = (1.0,) * known + ((0.0,) + (None,) * (len(steps) - wrong - 1) if wrong >= 0 else ())
+        metadata = {key: row[key] for key in ("split", "generator")}
+        prompt = Prompt(id=str(row["id"]), question=row["problem"], metadata=metadata)
+        return StepLabels(prompt=prompt, steps=steps, labels=labels)
+
+
+def _pooled(judged: Sequence[Judged]) -> dict[str, float]:
+    steps = [
+        (correct, 0 if label is None else 1 if label else -1)
+        for solution, verdicts in judged
+        for correct, label in zip(verdicts, solution.labels, strict=True)
+    ]
+    score = macro_f1([correct for correct, _ in steps], [label for _, label in steps])
+    return {"macro_f1": score, "num": len(judged), "num_steps": sum(label != 0 for _, label in steps)}
+
+
+def _first_errors(judged: Sequence[Judged]) -> dict[str, float]:
+    predicted = [first_wrong(verdicts) for _, verdicts in judged]
+    labels = [first_wrong([label != 0 for label in solution.labels]) for solution, _ in judged]
+    return process_bench_f1(predicted, labels) | {"num": len(judged)}

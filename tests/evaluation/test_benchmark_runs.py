@@ -1,0 +1,170 @@
+"""Benchmarks on the command line: all with one engine, resumption, grading again, a process reward model."""
+
+import json
+
+import pytest
+import torch
+
+from mstar_pl.cli import main
+from mstar_pl.evaluation.benchmarks import BENCHMARKS
+from mstar_pl.models import adapter_for
+from mstar_pl.models.export import export_process_reward
+from mstar_pl.models.process_reward import StepReadOut
+from tests.evaluation.published import write_benchmark, write_processbench, write_visualprocessbench
+
+FIVE = ("mathvista", "m3cot", "mmstar", "mmbench", "ai2d")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("benchmarks")
+    for name in FIVE:
+        write_benchmark(name, root / name)
+    return root
+
+
+def arguments(root, out, *further):
+    run = ["evaluate", "--policy", "embedded", "--engine", "transformers", "--max_tokens", "4"]
+    return [*run, "--data", str(root), "--out", str(out), *further]
+
+
+@pytest.fixture(scope="module")
+def evaluated(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "all"
+    assert main(arguments(root, out, "--benchmarks", "all")) == 0
+    return out
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_command_evaluates_the_embedded_model_on_all_five(evaluated):
+    headlines = {}
+    for name in FIVE:
+        results = read(evaluated / name / "results.json")
+        assert (results["benchmark"], results["rules"]) == (name, results["settings"]["rules"])
+        assert len(rows_of(evaluated / name / "responses.jsonl")) == results["settings"]["num_prompts"]
+        headlines[name] = (results["headline"], results["accuracy"][results["headline"]]["num"])
+        assert not (evaluated / name / "responses.partial.jsonl").exists()
+    assert headlines == {
+        "mathvista": ("all", 7),
+        "m3cot": ("all", 3),
+        "mmstar": ("reasoning", 3),
+        "mmbench": ("reasoning", 1),
+        "ai2d": ("all", 3),
+    }
+    assert (evaluated / "mathvista/leaderboard.json").is_file()
+
+
+def test_an_interrupted_run_goes_on_inside_a_benchmark_and_keeps_finished_ones(evaluated, root, capsys):
+    """After a kill in the middle of MMStar; a mark in the kept responses tells them from generated ones."""
+    before = {name: rows_of(evaluated / name / "responses.jsonl") for name in FIVE}
+    for name in FIVE[:2]:
+        path = evaluated / name / "responses.jsonl"
+        path.write_text("".join(json.dumps(row | {"kept": True}) + "\n" for row in before[name]))
+    folder = evaluated / "mmstar"
+    kept = [{"fingerprint": read(folder / "results.json")["fingerprint"]}]
+    kept += [row | {"kept": True} for row in before["mmstar"][:2]]
+    (folder / "responses.partial.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept) + '{"id"')
+    (folder / "results.json").unlink()
+    capsys.readouterr()
+    assert main(arguments(root, evaluated, "--benchmarks", "all")) == 0
+    assert "ai2d_no_mask: skipped, there is no" in capsys.readouterr().out
+    marks = {"mathvista": 7, "m3cot": 3, "mmstar": 2, "mmbench": 0, "ai2d": 0}
+    for name in FIVE:
+        after = rows_of(evaluated / name / "responses.jsonl")
+        assert sum(row.pop("kept", False) for row in after) == marks[name]
+        assert after == before[name]
+
+
+def test_grading_again_writes_the_results_of_the_evaluation(evaluated, root, tmp_path):
+    for name in ("mathvista", "mmbench"):
+        kept = evaluated / name / "responses.jsonl"
+        again = ["grade", "--benchmark", name, "--data", str(root / name), "--responses", str(kept)]
+        assert main([*again, "--out", str(tmp_path / name)]) == 0
+        assert read(tmp_path / name / "results.json") == read(evaluated / name / "results.json")
+
+
+def test_a_benchmark_alone_with_the_official_prompt_and_a_baseline(root, tmp_path, capsys):
+    alone = ["--benchmark", "m3cot", "--limit", "2"]
+    assert main(arguments(root / "m3cot", tmp_path / "a", *alone)) == 0
+    official = [*alone, "--prompts", "official", "--baseline", str(tmp_path / "a")]
+    assert main(arguments(root / "m3cot", tmp_path / "b", *official)) == 0
+    assert "95 % paired interval" in capsys.readouterr().out
+    results = read(tmp_path / "b/m3cot/results.json")
+    assert results["settings"]["prompts"] == "official"
+    assert results["accuracy"]["all"]["num"] == results["settings"]["limit"] == 2
+    assert results["fingerprint"] != read(tmp_path / "a/m3cot/results.json")["fingerprint"]
+
+
+@pytest.fixture(scope="module")
+def judge(internvl_folder, tmp_path_factory):
+    torch.manual_seed(0)
+    lmm = adapter_for(internvl_folder, question_style="plain")
+    model = lmm.load_model()
+    folder = tmp_path_factory.mktemp("judge") / "mprm"
+    return str(export_process_reward(lmm, model, StepReadOut(lmm, model), folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "num", "score"),
+    [
+        ("visualprocessbench", write_visualprocessbench, 2, "macro_f1"),
+        ("processbench", write_processbench, 8, "f1"),
+    ],
+)
+def test_a_process_reward_model_is_evaluated_on_labelled_steps(
+    judge, name, write, num, score, tmp_path, capsys
+):
+    data = write(tmp_path / "data")
+    run = ["evaluate", "--process_reward", judge, "--benchmark", name, "--data", str(data)]
+    assert main([*run, "--out", str(tmp_path / "out")]) == 0
+    results = read(tmp_path / "out" / name / "results.json")
+    rows = rows_of(tmp_path / "out" / name / "responses.jsonl")
+    assert len(rows) == results["scores"]["all"]["num"] == num
+    assert all(len(row["step_scores"]) == len(row["labels"]) for row in rows)
+    assert 0 <= results["scores"]["all"][score] <= 1
+    assert "| ALL " in capsys.readouterr().out
+    # Whatever the scores: with threshold 0 every step is correct, and no error is found.
+    assert main([*run, "--out", str(tmp_path / "none"), "--threshold", "0"]) == 0
+    found = read(tmp_path / "none" / name / "results.json")["scores"]["all"]
+    if name == "processbench":
+        assert (found["error"], found["correct"]) == (0, 1)
+    else:
+        assert found["macro_f1"] == pytest.approx((2 * 2 / (2 * 2 + 1)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--benchmark", "mathvist"], "'mathvist' is not one of mathvista, m3cot"),
+        (["--benchmark", "mmstar"], "no mmstar here; looked for MMStar.tsv"),
+        (["--benchmarks", "all"], "no benchmark here; name its folders mathvista"),
+        (["--benchmark", "m3cot", "--rules", "mathvista"], "--rules is for prompt files"),
+        (["--benchmark", "m3cot", "--options", '{"era": "head"}'], "m3cot has no option 'era'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_on_one_line(options, reason, tmp_path, capsys):
+    assert main(arguments(tmp_path, tmp_path / "out", *options)) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluation_needs_a_policy_or_a_judge_and_grading_a_benchmark_or_questions(root, tmp_path, capsys):
+    assert main(["evaluate", "--data", str(root)]) == 2
+    assert "give --policy; or --process_reward and --benchmark" in capsys.readouterr().err
+    assert main(["grade", "--responses", str(tmp_path / "r.jsonl")]) == 2
+    assert "give --questions, or --benchmark and --data" in capsys.readouterr().err
+
+
+def test_names_of_the_shared_results_are_kept():
+    """Tables find their columns by them."""
+    headlines = {name: benchmark.headline for name, benchmark in BENCHMARKS.items()}
+    expected = dict.fromkeys(BENCHMARKS, "all") | {"mmstar": "reasoning", "mmbench": "reasoning"}
+    assert headlines == expected
+    assert [*headlines] == [*FIVE, "ai2d_no_mask"]

@@ -1,0 +1,333 @@
+"""Benchmarks as they are published: the same prompts from every form, official prompts, grades, scores."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from mstar_pl.data.format import render_question
+from mstar_pl.data.images import image_digest
+from mstar_pl.evaluation.benchmarks import BENCHMARKS, STEP_BENCHMARKS, choose, find_all
+from mstar_pl.evaluation.benchmarks.benchmark import load_checked
+from mstar_pl.evaluation.benchmarks.mmstar import split_options
+from mstar_pl.evaluation.evaluate import graded_row
+from mstar_pl.types import InputError
+from tests.evaluation import published
+from tests.evaluation.published import FORMS, write_benchmark
+
+MISSING = {"ai2d": ["category"], "ai2d_no_mask": ["category"]}
+"""Metadata that only some forms have."""
+
+
+def load(name, folder, **options):
+    return list(load_checked(BENCHMARKS[name](folder, **options)))
+
+
+def without_place(prompt, name):
+    """The prompt with the contents of its images instead of where they lie."""
+    metadata = {key: value for key, value in prompt.metadata.items() if key not in MISSING.get(name, ())}
+    digests = tuple(image_digest(image) for image in prompt.images)
+    return replace(prompt, images=digests, metadata=metadata)
+
+
+@pytest.mark.parametrize("style", ["policy", "official"])
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_prompts(name, style, tmp_path):
+    read = []
+    for form in FORMS[name]:
+        folder = write_benchmark(name, tmp_path / form, form)
+        read.append([without_place(prompt, name) for prompt in load(name, folder, prompts=style)])
+    for prompts in read[1:]:
+        if name == "mmstar" and style == "official":  # its rows like MathVista's are asked as they stand
+            assert prompts[:2] == read[0][:2]
+        else:
+            assert prompts == read[0]
+    assert all(len(prompt.images) == 1 for prompt in read[0])
+    assert all((prompt.query is None) == (style == "policy") for prompt in read[0])
+
+
+def gold(prompts):
+    return {prompt.id: prompt.answer for prompt in prompts}
+
+
+def test_mathvista_fields_keep_their_types(tmp_path):
+    prompts = {p.id: p for p in load("mathvista", write_benchmark("mathvista", tmp_path, "parquet"))}
+    assert gold(prompts.values()) == {row["pid"]: row["answer"] for row in published.mathvista_rows()}
+    assert prompts["7006"].precision == 1
+    assert isinstance(prompts["7006"].precision, int), "published as a 64-bit float"
+    assert prompts["7002"].unit == "years"
+    assert prompts["7001"].choices is None
+    assert prompts["7002"].metadata["skills"] == ["arithmetic reasoning", "statistical reasoning"]
+
+
+def test_mathvista_is_asked_by_the_released_query(tmp_path):
+    for prompt, row in zip(
+        load("mathvista", write_benchmark("mathvista", tmp_path), prompts="official"),
+        published.mathvista_rows(),
+        strict=True,
+    ):
+        assert render_question(prompt, "plain") == published.mathvista_query(row)
+
+
+def test_letters_as_choices_are_read_as_an_index_in_mathvista(tmp_path):
+    benchmark = BENCHMARKS["mathvista"](write_benchmark("mathvista", tmp_path))
+    prompt = {p.id: p for p in benchmark.load()}["7004"]  # choices b, a; gold a
+    assert benchmark.grade("# Answer\n\nB", prompt).outcome == "correct"
+    assert benchmark.grade("# Answer\n\nA", prompt).outcome == "wrong"
+
+
+def test_the_letter_tells_choices_of_the_same_text_apart(tmp_path):
+    benchmark = BENCHMARKS["m3cot"](write_benchmark("m3cot", tmp_path))
+    prompt = benchmark.load()[1]  # choices 1, 2, 2, 4, 5; gold C
+    assert benchmark.grade("So x is 2.\n\n# Answer\n\n(C)", prompt).outcome == "correct"
+    assert benchmark.grade("So x is 2.\n\n# Answer\n\n(B)", prompt).outcome == "wrong"
+
+
+@pytest.mark.parametrize("name", ["m3cot", "mmstar", "mmbench", "ai2d"])
+def test_a_chain_of_thought_is_graded_by_its_final_answer(name, tmp_path):
+    benchmark = BENCHMARKS[name](write_benchmark(name, tmp_path))
+    for prompt in benchmark.load():
+        letter = prompt.metadata["letter"]
+        other = "A" if letter != "A" else "B"
+        thought = f"A look at ({other}) says: the answer is {other}.\n\n# Answer\n\n{letter}"
+        assert benchmark.grade(thought, prompt).outcome == "correct"
+        assert benchmark.grade(letter, prompt).outcome == "correct", (
+            "a response without a heading counts whole"
+        )
+        assert benchmark.grade(f"{letter}\n\n# Answer\n\n{other}", prompt).outcome == "wrong"
+        assert benchmark.grade("", prompt).outcome == "wrong"
+
+
+def test_context_and_hint_are_part_of_the_question(tmp_path):
+    first, second, _ = load("m3cot", write_benchmark("m3cot", tmp_path / "a"), prompts="official")
+    assert first.question == "Scene 0.\nWhich lamp is on?"
+    assert first.query == (
+        "[Context]\nScene 0.\n\n[Question]\nWhich lamp is on?\n[Choices]\n(A) left\n(B) right\n(C) both"
+        "\n\nLet's think step-by-step!"
+    )
+    assert second.query.startswith("[Question]"), "an empty context is left out"
+    prompts = load("mmbench", write_benchmark("mmbench", tmp_path / "b"), prompts="official")
+    assert [prompt.question for prompt in prompts[::2]] == ["What happens next?"] + [
+        "A map.\nWhere is it?"
+    ] * 2
+    assert prompts[2].query == (
+        "Hint: A map.\nQuestion: Where is it?\nOptions:\nA. Oslo\nB. Rome\nC. Bonn\n"
+        "Please select the correct answer from the options above. \n"
+    )
+
+
+def test_official_prompts_of_mmstar_and_ai2d_ask_for_the_letter(tmp_path):
+    prompts = load("mmstar", write_benchmark("mmstar", tmp_path / "a", "tsv"), prompts="official")
+    assert prompts[1].query == (
+        "Which block?\nOptions: A: red, B: blue, dark, C: none, D: all\n"
+        "Answer with the option's letter from the given choices directly"
+    )
+    prompts = load("ai2d", write_benchmark("ai2d", tmp_path / "b"), prompts="official")
+    assert prompts[1].query == (
+        "How many moons?\nA. 3\nB. 2\nC. 1\nD. 0\n"
+        "Answer with the option's letter from the given choices directly."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("Q?\nOptions: A: x, B: y", ("x", "y")),
+        ("Q?\nOptions: A: x, C: z, B: y, C: ", ("x, C: z", "y", "")),
+        ("Hint: h\nQuestion: Q?\n(A) x\n(B) y", ("x", "y")),
+        ("Hint: h\nQuestion: Q?\nChoices:\n(A) x\n(B) y (A)", ("x", "y (A)")),
+    ],
+)
+def test_options_of_mmstar_are_told_apart(text, options):
+    assert split_options(text) == ("Q?", options)
+
+
+def test_questions_without_options_are_refused():
+    with pytest.raises(ValueError, match="ends neither"):
+        split_options("How many?")
+
+
+def test_ai2d_answers_are_indices_or_letters(tmp_path):
+    expected = {"0": "energy flow", "1": "2", "2": "C"}
+    for form in FORMS["ai2d"]:
+        assert gold(load("ai2d", write_benchmark("ai2d", tmp_path / form, form))) == expected
+
+
+def test_ai2d_variants_are_kept_apart(tmp_path):
+    masked = load("ai2d", write_benchmark("ai2d", tmp_path / "a", "tsv"))
+    readable = load("ai2d_no_mask", write_benchmark("ai2d_no_mask", tmp_path / "b", "tsv"))
+    assert {prompt.metadata["labels"] for prompt in masked} == {"masked"}
+    assert {prompt.metadata["labels"] for prompt in readable} == {"readable"}
+    with pytest.raises(InputError, match="no ai2d here"):
+        BENCHMARKS["ai2d"](tmp_path / "b")
+    with pytest.raises(InputError, match="use the benchmark ai2d_no_mask"):
+        BENCHMARKS["ai2d"](tmp_path / "b/AI2D_TEST_NO_MASK.tsv")
+    with pytest.raises(InputError, match="use the benchmark ai2d"):
+        BENCHMARKS["ai2d_no_mask"](tmp_path / "a/AI2D_TEST.tsv")
+    folder = write_benchmark("ai2d_no_mask", tmp_path / "ai2d-no-mask", "parquet")
+    with pytest.raises(InputError, match="use the benchmark ai2d_no_mask"):
+        BENCHMARKS["ai2d"](folder)
+
+
+def answered(benchmark, letters):
+    """Rows of prompts that are answered by these letters, in their order."""
+    pairs = zip(benchmark.load(), letters, strict=True)
+    return [graded_row(benchmark, prompt, letter) | {"finish_reason": "stop"} for prompt, letter in pairs]
+
+
+def means(summary):
+    return {group: found["mean"] for group, found in summary.items()}
+
+
+def test_mmbench_is_circular_and_vanilla(tmp_path):
+    benchmark = BENCHMARKS["mmbench"](write_benchmark("mmbench", tmp_path))
+    right = [prompt.metadata["letter"] for prompt in benchmark.load()]
+    assert right == ["A", "B", "A", "C", "B"]
+    one_copy_wrong = [*right[:3], "A", "B"]
+    summary = benchmark.summarise(answered(benchmark, one_copy_wrong))
+    assert summary["all"]["num"] == 2, "copies are no questions of their own"
+    assert means(summary) == {
+        "all": 0.5,
+        "perception": 0.0,
+        "reasoning": 1.0,
+        "coarse_perception": 0.0,
+        "logic_reasoning": 1.0,
+        "future_prediction": 1.0,
+        "image_topic": 0.0,
+        "vanilla all": 1.0,
+        "vanilla perception": 1.0,
+        "vanilla reasoning": 1.0,
+        "vanilla coarse_perception": 1.0,
+        "vanilla logic_reasoning": 1.0,
+        "vanilla future_prediction": 1.0,
+        "vanilla image_topic": 1.0,
+    }
+    assert benchmark.headline == "reasoning"
+
+
+def test_mmstar_r_is_what_is_no_perception(tmp_path):
+    benchmark = BENCHMARKS["mmstar"](write_benchmark("mmstar", tmp_path))
+    summary = benchmark.summarise(answered(benchmark, ["B", "B", "D", "A"]))
+    assert benchmark.headline == "reasoning"
+    assert summary["reasoning"]["num"] == 3
+    assert summary["reasoning"]["mean"] == pytest.approx(2 / 3)
+    assert means(summary)["perception"] == 0
+    assert means(summary)["geometry"] == 1
+
+
+def test_rules_of_other_versions_are_options(tmp_path):
+    folder = write_benchmark("mmbench", tmp_path)
+    early = "# Answer\n\nA, I think, from what can be seen"
+    for era, outcome in (("2024", "correct"), ("head", "wrong")):
+        benchmark = choose(BENCHMARKS, "mmbench", folder, {"era": era})
+        assert benchmark.grade(early, benchmark.load()[0]).outcome == outcome
+        assert benchmark.rules == f"vlmevalkit-{era}"
+    folder = write_benchmark("ai2d", tmp_path / "ai2d")
+    for rule, outcome in (("vlmevalkit-2024", "correct"), ("lmms-eval", "wrong")):
+        benchmark = choose(BENCHMARKS, "ai2d", folder, {"rule": rule})
+        assert benchmark.grade("A energy flow", benchmark.load()[0]).outcome == outcome
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_data_of_another_kind_are_refused(name, tmp_path):
+    with pytest.raises(InputError, match=f"no {name} here; looked for"):
+        BENCHMARKS[name](tmp_path)
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"what": 1}\n')
+    with pytest.raises(InputError, match=r"other\.jsonl:1: column '\w+' is missing \(there are what\)"):
+        BENCHMARKS[name](path).load()
+
+
+def test_missing_images_and_wrong_pointers_are_named(tmp_path):
+    folder = write_benchmark("mathvista", tmp_path / "a")
+    (folder / "data/images/7003.jpg").unlink()
+    with pytest.raises(InputError, match=r"testmini\.json: pid 7003: image .*does not exist"):
+        load("mathvista", folder)
+    folder = write_benchmark("mmbench", tmp_path / "b", "jsonl")
+    path = folder / "dev.jsonl"
+    path.write_text(path.read_text().replace('"image": "31"', '"image": "32"'))
+    with pytest.raises(InputError, match=r"dev\.jsonl:2: image is that of row 32, which has none"):
+        load("mmbench", folder)
+    path.write_text(path.read_text().replace('"image": "32"', '"image": "1000031"'))
+    with pytest.raises(InputError, match="row 1000031"):
+        load("mmbench", folder)
+    folder = write_benchmark("m3cot", tmp_path / "c")
+    path = folder / "data/test.jsonl"
+    rows = [json.loads(line) | {"image": None} for line in path.read_text().splitlines()]
+    published.write_jsonl(path, rows)
+    with pytest.raises(InputError, match=r"test\.jsonl:1: has no image"):
+        load("m3cot", folder)
+
+
+def test_mmbench_without_the_coarse_categories_is_refused(tmp_path):
+    folder = write_benchmark("mmbench", tmp_path, "jsonl")
+    path = folder / "dev.jsonl"
+    path.write_text(path.read_text().replace("l2-category", "l2"))
+    with pytest.raises(InputError, match=r"dev\.jsonl:1: column 'l2-category' is missing"):
+        load("mmbench", folder)
+
+
+def test_repeated_ids_are_refused(tmp_path):
+    folder = write_benchmark("m3cot", tmp_path)
+    path = folder / "data/test.jsonl"
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(InputError, match="id 'physical-commonsense-9001' is used twice"):
+        load("m3cot", folder)
+
+
+def test_all_benchmarks_lie_in_folders_of_their_names(tmp_path):
+    with pytest.raises(InputError, match="no benchmark here; name its folders mathvista, m3cot"):
+        find_all(tmp_path, {})
+    for name in ("m3cot", "ai2d"):
+        write_benchmark(name, tmp_path / name)
+    found = find_all(tmp_path, {"prompts": "official"})
+    assert [name for name, benchmark in found.items() if benchmark is not None] == ["m3cot", "ai2d"]
+    assert [*found] == [*BENCHMARKS]
+
+
+def test_unknown_names_and_options_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'mathvist' is not one of mathvista"):
+        choose(BENCHMARKS, "mathvist", tmp_path, {})
+    with pytest.raises(InputError, match="mmstar has no option 'era'; its options are prompts"):
+        choose(BENCHMARKS, "mmstar", tmp_path, {"era": "head"})
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_visualprocessbench_pools_steps_and_leaves_neutral_ones_out(form, tmp_path):
+    benchmark = STEP_BENCHMARKS["visualprocessbench"](published.write_visualprocessbench(tmp_path, form))
+    first, second = benchmark.load()
+    assert (first.prompt.question, first.labels, len(first.prompt.images)) == ("Find x.", (1.0, 0.0), 1)
+    assert second.steps == ("Look.\n\nThere are 4.", "x=4"), "a step may hold blank lines"
+    assert second.labels == (None, 1.0)
+    scores = benchmark.summarise([(first, [True, False]), (second, [False, False])])
+    # Correct steps: 1 of 2 found, none wrongly; incorrect ones: 1 of 1 found, one wrongly.
+    assert scores["all"] == {"macro_f1": pytest.approx(2 / 3), "num": 2, "num_steps": 3}
+    assert scores["MathVerse"]["macro_f1"] == 1
+    assert scores["WeMath"]["macro_f1"] == 0
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_processbench_is_the_mean_over_its_splits(form, tmp_path):
+    benchmark = STEP_BENCHMARKS["processbench"](published.write_processbench(tmp_path, form))
+    solutions = benchmark.load()
+    assert [one.labels for one in solutions[:2]] == [(1.0,), (1.0, 0.0, None)]
+    judged = [(one, [True] if len(one.steps) == 1 else [True, False, False]) for one in solutions]
+    assert benchmark.summarise(judged)["all"] == {"error": 1, "correct": 1, "f1": 1, "num": 8}
+    judged[0] = (solutions[0], [False])  # gsm8k: no error is found in no solution without error
+    scores = benchmark.summarise(judged)
+    assert scores["gsm8k"] == {"error": 1, "correct": 0, "f1": 0, "num": 2}
+    assert scores["all"]["f1"] == 0.75
+
+
+def test_malformed_solutions_are_named(tmp_path):
+    folder = published.write_visualprocessbench(tmp_path)
+    path = folder / "test.jsonl"
+    rows = published.visualprocessbench_rows()
+    rows[1]["response"] = {"steps": ["x"]}
+    published.write_jsonl(path, rows)
+    with pytest.raises(InputError, match=r"test\.jsonl:2: column 'process_correctness' is missing"):
+        STEP_BENCHMARKS["visualprocessbench"](folder).load()
+    rows[1]["response"] = {"steps": ["x"], "process_correctness": [2]}
+    published.write_jsonl(path, rows)
+    with pytest.raises(InputError, match=r"test\.jsonl:2: label 2 is not 1"):
+        STEP_BENCHMARKS["visualprocessbench"](folder).load()
