@@ -53,7 +53,8 @@ data and evaluation:
                                    mstar-pl label --config configs/label.yaml --policy runs/sft/policy
   score      score the steps of a file of responses with a process reward model
   evaluate   accuracy of a policy: mstar-pl evaluate --policy runs/sft/policy --data runs/minivista/test.jsonl
-  grade      grade a file of responses
+             on benchmarks:        mstar-pl evaluate --policy runs/sft/policy --benchmarks all --data DIR
+  grade      grade a file of responses, by our rules or a benchmark's
   study      recipes x seeds, and their table: mstar-pl study --config configs/study/minivista.yaml
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
