@@ -118,7 +118,8 @@ def _answer(
                 lmm=adapter.options,
                 num_prompts=len(asked[name]),
             )
-            fingerprint = running.run_fingerprint(settings, Path(adapter.path), one.data)
+            digest = running.records_digest(asked[name])
+            fingerprint = running.run_fingerprint(settings, Path(adapter.path), digest)
             rows = running.answer_prompts(sampler, asked[name], greedy, one, out / name, fingerprint)
             results = running.write_results(out / name, one, asked[name], rows, settings, fingerprint)
             _report(out / name, results, baseline and baseline / name, before.get(name))
@@ -159,7 +160,7 @@ def _judge(
     from mstar_pl.data.images import verify_images
     from mstar_pl.evaluation.benchmarks import STEP_BENCHMARKS, choose
     from mstar_pl.evaluation.benchmarks.judging import judge
-    from mstar_pl.evaluation.evaluate import run_fingerprint
+    from mstar_pl.evaluation.evaluate import records_digest, run_fingerprint
     from mstar_pl.evaluation.table import score_table
     from mstar_pl.models.process_reward import ProcessRewardModel
 
@@ -173,7 +174,7 @@ def _judge(
     out = (out or Path("runs/evaluate") / f"{Path(process_reward).name}-{data.stem}") / benchmark
     settings = {"process_reward": process_reward, "data": str(data), "threshold": threshold, "limit": limit}
     with locked(out):
-        fingerprint = run_fingerprint(settings, Path(model.lmm.path), data)
+        fingerprint = run_fingerprint({}, Path(model.lmm.path), records_digest(solutions))
         results = judge(model, chosen, solutions, threshold, out, settings, fingerprint)
     print(score_table(results["scores"]))
     print(f"written to {out}")

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from mstar_pl.data.images import image_digest
 from mstar_pl.data.jsonl import read_rows, write_json, write_jsonl
+from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.evaluation.benchmarks.benchmark import Benchmark
 from mstar_pl.evaluation.summary import Row
 from mstar_pl.rollouts.engine import RolloutEngine
@@ -23,15 +25,25 @@ RESPONSES, RESULTS, PARTIAL = "responses.jsonl", "results.json", "responses.part
 CHUNK = 256
 
 
-def run_fingerprint(settings: dict[str, Any], policy: Path, data: Path) -> str:
-    """Return a hash of what the responses depend on: settings, the policy's files, the prompts.
+def run_fingerprint(settings: dict[str, Any], policy: Path, data: str) -> str:
+    """Return a hash of what the responses depend on: settings, the policy's files, the digest of the data.
 
-    Of the policy, and of a folder of data, names, sizes and times stand for the contents, which may be many
-    gigabytes.
+    Of the policy, names, sizes and times stand for the contents, which may be many gigabytes.
     """
-    content = _stats(data.rglob("*")) if data.is_dir() else hashlib.sha256(data.read_bytes()).hexdigest()
-    described = json.dumps([settings, _stats(policy.iterdir()), content])
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(policy.iterdir())]
+    return hashlib.sha256(json.dumps([settings, stats, data]).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a data file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def records_digest(records: Iterable[Prompt | StepLabels]) -> str:
+    """Return a hash of records and of the contents of their images, wherever these lie."""
+    rows = [one.to_json() for one in records]
+    content = [row | {"images": [image_digest(image) for image in row["images"]]} for row in rows]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def answer_prompts(
@@ -165,10 +177,6 @@ def read_outcomes(folder: Path) -> dict[str, str]:
 def run_settings(sampling: SamplingConfig, **further: Any) -> dict[str, Any]:
     """Return the settings block of `results.json`."""
     return {**further, "sampling": asdict(sampling)}
-
-
-def _stats(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths)]
 
 
 def _finished(out: Path, fingerprint: str) -> dict[str, Row]:

@@ -131,8 +131,11 @@ def test_a_process_reward_model_is_evaluated_on_labelled_steps(
     assert 0 <= results["scores"]["all"][score] <= 1
     assert "| ALL " in capsys.readouterr().out
     # Whatever the scores: with threshold 0 every step is correct, and no error is found.
-    assert main([*run, "--out", str(tmp_path / "none"), "--threshold", "0"]) == 0
-    found = read(tmp_path / "none" / name / "results.json")["scores"]["all"]
+    kept = tmp_path / "out" / name / "responses.jsonl"
+    kept.write_text("".join(json.dumps(row | {"kept": True}) + "\n" for row in rows))
+    assert main([*run, "--out", str(tmp_path / "out"), "--threshold", "0"]) == 0
+    assert all(row["kept"] for row in rows_of(kept)), "another threshold asks for no other scores"
+    found = read(tmp_path / "out" / name / "results.json")["scores"]["all"]
     if name == "processbench":
         assert (found["error"], found["correct"]) == (0, 1)
     else:

@@ -259,6 +259,13 @@ def test_missing_images_and_wrong_pointers_are_named(tmp_path):
         load("m3cot", folder)
 
 
+def test_lists_in_a_tsv_are_spelt_as_python_does(tmp_path):
+    path = write_benchmark("mathvista", tmp_path, "tsv") / "MathVista_MINI.tsv"
+    path.write_text(path.read_text().replace("['North', 'South']", "North; South"))
+    with pytest.raises(InputError, match=r"row 2: 'North; South' does not spell a list"):
+        load("mathvista", tmp_path)
+
+
 def test_mmbench_without_the_coarse_categories_is_refused(tmp_path):
     folder = write_benchmark("mmbench", tmp_path, "jsonl")
     path = folder / "dev.jsonl"
@@ -326,6 +333,10 @@ def test_malformed_solutions_are_named(tmp_path):
     rows[1]["response"] = {"steps": ["x"]}
     published.write_jsonl(path, rows)
     with pytest.raises(InputError, match=r"test\.jsonl:2: column 'process_correctness' is missing"):
+        STEP_BENCHMARKS["visualprocessbench"](folder).load()
+    rows[1]["response"] = '{"steps": ["x"]}'
+    published.write_jsonl(path, rows)
+    with pytest.raises(InputError, match=r"test\.jsonl:2: field 'response' must be an object, got str"):
         STEP_BENCHMARKS["visualprocessbench"](folder).load()
     rows[1]["response"] = {"steps": ["x"], "process_correctness": [2]}
     published.write_jsonl(path, rows)

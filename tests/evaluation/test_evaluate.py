@@ -1,12 +1,15 @@
 """Evaluation: chunks that survive an interruption, summaries, tables."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from mstar_pl.evaluation import evaluate as module
 from mstar_pl.evaluation.benchmarks import PromptFile
-from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, write_results
+from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, records_digest, write_results
 from mstar_pl.evaluation.summary import summarise
 from mstar_pl.evaluation.table import accuracy_table, paired_gain
 from mstar_pl.models import adapter_for
@@ -62,6 +65,19 @@ def test_partial_results_of_other_settings_are_set_aside(engine, prompts, tmp_pa
     kept = (tmp_path / "responses.partial.stale.jsonl").read_text().splitlines()
     assert json.loads(kept[0]) == {"fingerprint": "old"}
     assert len(kept) == 3
+
+
+def test_digest_is_of_contents_and_not_of_places(tmp_path, prompts):
+    def digest(color):
+        image = tmp_path / f"{color}.png"
+        Image.new("RGB", (8, 8), color).save(image)
+        return records_digest([replace(prompts[0], images=(str(image),))])
+
+    red = digest("red")
+    shutil.copy(tmp_path / "red.png", tmp_path / "copy.png")
+    assert records_digest([replace(prompts[0], images=(str(tmp_path / "copy.png"),))]) == red
+    assert digest("blue") != red
+    assert records_digest([replace(prompts[0], images=(str(tmp_path / "red.png"),), query="?")]) != red
 
 
 def rows(*outcomes, groups=()):

@@ -73,7 +73,7 @@ class Benchmark(ABC):
         return {}
 
 
-class PublishedBenchmark(RowSource, Benchmark):
+class PublishedBenchmark(RowSource[Prompt], Benchmark):
     """A benchmark in one of the forms in which it is published.
 
     Args:
@@ -235,7 +235,7 @@ def lettered(choices: Sequence[str]) -> dict[str, str]:
 
 
 def options_of(row: Row) -> dict[str, str]:
-    """Return the options of a row with a column for each, by their letters; empty cells end them.
+    """Return the options of a row with a column for each, by their letters; an empty cell is none.
 
     >>> options_of({"A": "left", "B": "right", "C": "nan", "D": None, "answer": "B"})
     {'A': 'left', 'B': 'right'}

@@ -56,7 +56,7 @@ class MathVista(PublishedBenchmark):
             question, query = parse_question(row["question"]).question, row["question"]
             question = question.removesuffix(f" (Unit: {unit})")
             metadata = _flat_metadata(row)
-            choices = ast.literal_eval(choices) if choices else None
+            choices = _listed(choices) if choices else None
         prompt = Prompt(
             id=str(row["pid"] if "pid" in row else row["index"]),
             question=question,
@@ -105,7 +105,15 @@ def _flat_metadata(row: Row) -> dict[str, Any]:
     """Return the metadata of a row that has a column for each."""
     metadata: dict[str, Any] = {key: row[key] for key in _METADATA if not absent(row.get(key))}
     metadata |= {key: int(metadata[key]) for key in ("img_width", "img_height") if key in metadata}
-    return metadata if absent(row.get("skills")) else metadata | {"skills": ast.literal_eval(row["skills"])}
+    return metadata if absent(row.get("skills")) else metadata | {"skills": _listed(row["skills"])}
+
+
+def _listed(text: str) -> list[str]:
+    """Return the list that a cell of a TSV spells as Python does."""
+    try:
+        return list(ast.literal_eval(text))
+    except (SyntaxError, TypeError):
+        raise ValueError(f"{text!r:.80} does not spell a list; fetch the file again") from None
 
 
 def _submission(prompt: Prompt, row: Row) -> dict[str, Any]:

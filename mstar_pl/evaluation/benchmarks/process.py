@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import ClassVar
 
-from mstar_pl.data.sources.source import folder_of, image_names, locate
+from mstar_pl.data.references import locate
+from mstar_pl.data.sources.source import TableRecords, folder_of, image_names
 from mstar_pl.data.step_labels import StepLabels
-from mstar_pl.data.tables import Row, open_table
+from mstar_pl.data.tables import Row, Table, open_table
 from mstar_pl.evaluation.benchmarks.benchmark import find_file, require
 from mstar_pl.rewards.official.process import first_wrong, macro_f1, process_bench_f1
-from mstar_pl.types import InputError, Prompt
+from mstar_pl.types import Prompt
 
 _LABELS = {1: 1.0, -1: 0.0, 0: None}
 Judged = tuple[StepLabels, Sequence[bool]]
@@ -53,20 +54,18 @@ class StepBenchmark(ABC):
     def read(self, row: Row, number: int) -> StepLabels:
         """Return the solution of a row; a `ValueError` is the row's fault."""
 
-    def read_all(self, rows: Iterable[tuple[str, Row]]) -> list[StepLabels]:
-        """Return the solutions of rows, each of which comes with its name.
+    def read_all(self, table: Table, **further: str) -> list[StepLabels]:
+        """Return the solutions of a table, whose rows get further cells.
 
         Raises:
             InputError: A row is at fault; names it.
         """
-        solutions = []
-        for number, (name, row) in enumerate(rows):
-            try:
-                require(row, self.columns)
-                solutions.append(self.read(row, number))
-            except ValueError as error:
-                raise InputError(f"{name}: {error}") from None
-        return solutions
+
+        def read(number: int, row: Row) -> StepLabels:
+            require(row, self.columns)
+            return self.read(row | further, number)
+
+        return list(TableRecords(table, read))
 
     @abstractmethod
     def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
@@ -95,8 +94,7 @@ class VisualProcessBench(StepBenchmark):
     def load(self) -> list[StepLabels]:
         """Return the solutions; neutral steps carry no label."""
         path = find_file(self.data, self.files, self.name)
-        table = open_table(path, "test" if path.is_dir() else None)
-        return self.read_all(table)
+        return self.read_all(open_table(path, "test" if path.is_dir() else None))
 
     def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
         """Return macro-F1 over the pooled steps, and by source."""
@@ -106,10 +104,12 @@ class VisualProcessBench(StepBenchmark):
     def read(self, row: Row, number: int) -> StepLabels:
         """Return the solution of a row, whose number is its id."""
         response = row["response"]
+        if not isinstance(response, dict):
+            raise ValueError(f"field 'response' must be an object, got {type(response).__name__}")
         require(response, ("steps", "process_correctness"))
         labels = response["process_correctness"]
-        if unknown := next((label for label in labels if label not in _LABELS), None):
-            raise ValueError(f"label {unknown!r} is not 1 (correct), -1 (incorrect) or 0 (neutral)")
+        if unknown := [label for label in labels if label not in _LABELS]:
+            raise ValueError(f"label {unknown[0]!r} is not 1 (correct), -1 (incorrect) or 0 (neutral)")
         root = folder_of(self.data)
         prompt = Prompt(
             id=str(number),
@@ -137,11 +137,7 @@ class ProcessBench(StepBenchmark):
 
     def load(self) -> list[StepLabels]:
         """Return the solutions of all splits; steps after the first wrong one carry no label."""
-        return [
-            solution
-            for split in self.files
-            for solution in self.read_all((name, row | {"split": split}) for name, row in self._table(split))
-        ]
+        return [one for split in self.files for one in self.read_all(self._table(split), split=split)]
 
     def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
         """Return F1 and its two accuracies by split; `all` is the mean over splits."""
@@ -149,7 +145,7 @@ class ProcessBench(StepBenchmark):
         mean = {key: fmean(score[key] for score in scores.values()) for key in ("error", "correct", "f1")}
         return {"all": mean | {"num": len(judged)}} | scores
 
-    def _table(self, split: str) -> Sequence[tuple[str, Row]]:
+    def _table(self, split: str) -> Table:
         files = [self.data / f"{split}{kind}" for kind in (".json", ".jsonl")]
         path = next((file for file in files if file.is_file()), None)
         return open_table(self.data, split) if path is None else open_table(path)
