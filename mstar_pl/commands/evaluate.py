@@ -194,9 +194,11 @@ def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: d
     print(accuracy_table(columns))
     total = results["accuracy"]["all"]
     print(
-        f"{total['truncated']} responses cut off at the token limit, {total['undecided']} undecided; "
-        f"written to {out}"
+        f"{total['truncated']} responses cut off at the token limit, {results['num_empty']} without answer, "
+        f"{total['undecided']} undecided; written to {out}"
     )
+    if by_rules := results.get("by_rules"):
+        print(accuracy_table({f"rules {rules}": {"all": found} for rules, found in by_rules.items()}))
     if before is not None:
         try:
             gain = paired_gain(before, read_outcomes(out))

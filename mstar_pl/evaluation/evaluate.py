@@ -146,7 +146,11 @@ def write_results(
     fingerprint: str | None,
 ) -> dict[str, Any]:
     """Write `responses.jsonl` and `results.json`, remove the partial file, and return the results."""
-    scores = {"accuracy": benchmark.summarise(rows)} | benchmark.report(prompts, rows, out)
+    scores = {
+        "accuracy": benchmark.summarise(rows),
+        "num_empty": sum(not row["extraction"] for row in rows),
+        **benchmark.report(prompts, rows, out),
+    }
     named = {"benchmark": benchmark.name, "rules": benchmark.rules, "headline": benchmark.headline}
     return write_scores(out, rows, named | scores, settings, fingerprint)
 

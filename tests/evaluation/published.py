@@ -290,9 +290,9 @@ def mmbench_rows() -> list[Row]:
 
 def write_mmbench(folder: Path, form: str) -> None:
     rows = mmbench_rows()
-    if form == "parquet":  # a copy whose missing cells have become texts, and whose images are all there
+    if form == "parquet":  # a copy with texts for missing cells, all images, another spelling
         wide = [
-            {key: "nan" if value is None else value for key, value in row.items()}
+            {key.replace("l2-", "L2-"): "nan" if value is None else value for key, value in row.items()}
             | {"image": cell_of(row["image"])}
             for row in rows
         ]

@@ -74,7 +74,9 @@ def test_an_interrupted_run_goes_on_inside_a_benchmark_and_keeps_finished_ones(e
     (folder / "results.json").unlink()
     capsys.readouterr()
     assert main(arguments(root, evaluated, "--benchmarks", "all")) == 0
-    assert "ai2d_no_mask: skipped, there is no" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "ai2d_no_mask: skipped, there is no" in printed
+    assert "rules mathvista-2023" in printed
     marks = {"mathvista": 7, "m3cot": 3, "mmstar": 2, "mmbench": 0, "ai2d": 0}
     for name in FIVE:
         after = rows_of(evaluated / name / "responses.jsonl")

@@ -95,7 +95,8 @@ def test_a_chain_of_thought_is_graded_by_its_final_answer(name, tmp_path):
             "a response without a heading counts whole"
         )
         assert benchmark.grade(f"{letter}\n\n# Answer\n\n{other}", prompt).outcome == "wrong"
-        assert benchmark.grade("", prompt).outcome == "wrong"
+        nothing = benchmark.grade("", prompt)
+        assert (nothing.outcome, nothing.extraction, nothing.prediction) == ("wrong", None, None)
 
 
 def test_context_and_hint_are_part_of_the_question(tmp_path):

@@ -82,7 +82,13 @@ def test_digest_is_of_contents_and_not_of_places(tmp_path, prompts):
 
 def rows(*outcomes, groups=()):
     return [
-        {"id": str(index), "groups": [*groups], "outcome": outcome, "finish_reason": "stop"}
+        {
+            "id": str(index),
+            "extraction": "4",
+            "groups": [*groups],
+            "outcome": outcome,
+            "finish_reason": "stop",
+        }
         for index, outcome in enumerate(outcomes)
     ]
 

@@ -147,7 +147,8 @@ class ChoiceBenchmark(PublishedBenchmark):
         """Compare the letter of an answer with the gold one."""
         chosen = self.chosen_letter(extraction, prompt)
         outcome = Outcome.CORRECT if chosen == prompt.metadata[LETTER] else Outcome.WRONG
-        return Grade(outcome=outcome, extraction=extraction, prediction=chosen, rule=self.rules)
+        found = extraction if chosen else None
+        return Grade(outcome=outcome, extraction=found, prediction=chosen, rule=self.rules)
 
     def prompt(
         self,

@@ -26,7 +26,7 @@ class MathVista(PublishedBenchmark):
 
     The official extractor is a language model. Here `extract_answer` takes its place, on the whole response,
     and where it finds nothing the response itself is compared, as happens to a refusal there; an empty one
-    counts as the shortest choice, officially. Such responses are counted (`num_empty`).
+    counts as the shortest choice, officially. `num_empty` counts them.
 
     Args:
         data: Folder with `data/testmini.json` or `testmini.json` and the images, with `MathVista_MINI.tsv`,
@@ -81,7 +81,7 @@ class MathVista(PublishedBenchmark):
         return grade_extraction(extraction, prompt, self.rules)
 
     def report(self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path) -> dict[str, Any]:
-        """Write the leaderboard's file; return the accuracy by all rules, and what was empty."""
+        """Write the leaderboard's file; return the accuracy by all rules."""
         by_id = {prompt.id: prompt for prompt in prompts}
         asked = [(by_id[row["id"]], row) for row in rows]
         write_json(out / LEADERBOARD, {prompt.id: _submission(prompt, row) for prompt, row in asked})
@@ -89,7 +89,7 @@ class MathVista(PublishedBenchmark):
             rules: summarise([_regraded(prompt, row, rules) for prompt, row in asked])["all"]
             for rules in RULES
         }
-        return {"by_rules": by_rules, "num_empty": sum(not row["extraction"] for row in rows)}
+        return {"by_rules": by_rules}
 
 
 def _regraded(prompt: Prompt, row: Row, rules: str) -> Row:
