@@ -143,6 +143,22 @@ def test_options_of_mmstar_are_told_apart(text, options):
     assert split_options(text) == ("Q?", options)
 
 
+def test_mmstar_is_read_by_the_name_of_its_file_and_options_are_not_doubled(tmp_path):
+    folder = write_benchmark("mmstar", tmp_path / "a", "parquet")
+    expected = [prompt.choices for prompt in load("mmstar", folder)]
+    (folder / "data/val-00000-of-00001.parquet").rename(folder / "mmstar.parquet")
+    assert [prompt.choices for prompt in load("mmstar", folder)] == expected
+    path = write_benchmark("mmstar", tmp_path / "b", "tsv") / "MMStar.tsv"
+    both = path.read_text().replace(
+        "Which block?", '"Which block?\nOptions: A: red, B: blue, dark, C: none, D: all"'
+    )
+    path.write_text(both)
+    prompts = load("mmstar", tmp_path / "b", prompts="official")
+    assert [prompt.choices for prompt in prompts] == expected
+    assert prompts[1].question == "Which block?"
+    assert prompts[1].query.count("Options:") == 1
+
+
 def test_questions_without_options_are_refused():
     with pytest.raises(ValueError, match="ends neither"):
         split_options("How many?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from mstar_pl.evaluation.benchmarks.benchmark import ChoiceBenchmark, lettered, 
 from mstar_pl.rewards.official import mmstar
 from mstar_pl.types import Prompt
 
+_LISTED = re.compile(r"\n(?:Options:|\(A\))")
 _INSTRUCTION = "Answer with the option's letter from the given choices directly"
 
 
@@ -19,21 +21,21 @@ class MMStar(ChoiceBenchmark):
     """MMStar's split `val`; MMStar-R is its group `reasoning`, the four categories without `perception`.
 
     Args:
-        data: Folder with `MMStar.tsv`, or with Parquet files of the split `val`.
+        data: Folder with `MMStar.tsv` or `mmstar.parquet`, or with Parquet files of the split `val`.
         prompts: The official prompt is that of lmms-eval, which asks for the letter alone.
     """
 
     name = "mmstar"
     rules = "mmstar"
     headline = "reasoning"
-    files: ClassVar[tuple[str, ...]] = ("MMStar.tsv", "mmstar.jsonl", "val.jsonl")
+    files: ClassVar[tuple[str, ...]] = ("MMStar.tsv", "mmstar.parquet", "val.jsonl")
     published_split = "val"
     columns: ClassVar[tuple[str, ...]] = ("index", "question", "image", "answer", "category", "l2_category")
     group_keys: ClassVar[tuple[str, ...]] = ("kind", "category", "l2_category")
 
     def prompt_of(self, row: Row, number: int) -> Prompt:
         """Return the prompt of a row, whose options stand in the question or in columns of their own."""
-        if options := options_of(row):
+        if (options := options_of(row)) and not _LISTED.search(row["question"]):
             question, choices = row["question"], tuple(options.values())
             asked = with_options(question, choices)
         else:
