@@ -136,6 +136,8 @@ def _choose(
 
     if benchmark is None and benchmarks is None:
         return {"": PromptFile(data, rules)}
+    if benchmark is not None and benchmarks is not None:
+        raise InputError("give --benchmark or --benchmarks, not both")
     if rules != "default":
         raise InputError("--rules is for prompt files; a benchmark has its own, see its --options")
     if benchmark is not None:

@@ -40,6 +40,8 @@ def grade(
 
     if (questions is None) == (benchmark is None) or (benchmark is None) != (data is None):
         raise InputError("give --questions, or --benchmark and --data")
+    if benchmark is not None and rules != "default":
+        raise InputError("--rules is for --questions; a benchmark has its own, see its --options")
     if questions is not None:
         chosen: Benchmark = PromptFile(questions, rules)
     else:

@@ -151,6 +151,7 @@ def test_a_process_reward_model_is_evaluated_on_labelled_steps(
         (["--benchmark", "mmstar"], "no mmstar here; looked for MMStar.tsv"),
         (["--benchmarks", "all"], "no benchmark here; name its folders mathvista"),
         (["--benchmark", "m3cot", "--rules", "mathvista"], "--rules is for prompt files"),
+        (["--benchmark", "m3cot", "--benchmarks", "all"], "give --benchmark or --benchmarks, not both"),
         (["--benchmark", "m3cot", "--options", '{"era": "head"}'], "m3cot has no option 'era'"),
     ],
 )
@@ -165,6 +166,9 @@ def test_evaluation_needs_a_policy_or_a_judge_and_grading_a_benchmark_or_questio
     assert "give --policy; or --process_reward and --benchmark" in capsys.readouterr().err
     assert main(["grade", "--responses", str(tmp_path / "r.jsonl")]) == 2
     assert "give --questions, or --benchmark and --data" in capsys.readouterr().err
+    both = ["grade", "--responses", str(tmp_path / "r.jsonl"), "--rules", "mathvista"]
+    assert main([*both, "--benchmark", "m3cot", "--data", str(root / "m3cot")]) == 2
+    assert "--rules is for --questions" in capsys.readouterr().err
 
 
 def test_names_of_the_shared_results_are_kept():

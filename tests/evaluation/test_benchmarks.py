@@ -312,8 +312,12 @@ def test_all_benchmarks_lie_in_folders_of_their_names(tmp_path):
 def test_unknown_names_and_options_are_refused(tmp_path):
     with pytest.raises(InputError, match="'mathvist' is not one of mathvista"):
         choose(BENCHMARKS, "mathvist", tmp_path, {})
-    with pytest.raises(InputError, match="mmstar has no option 'era'; its options are prompts"):
+    with pytest.raises(InputError, match="mmstar has no option 'era'; it has prompts"):
         choose(BENCHMARKS, "mmstar", tmp_path, {"era": "head"})
+    with pytest.raises(InputError, match="era '2030' of mmbench is not one of 2024, head"):
+        choose(BENCHMARKS, "mmbench", tmp_path, {"era": "2030"})
+    with pytest.raises(InputError, match="rules 'mine' of mathvista is not one of default, mathvista"):
+        choose(BENCHMARKS, "mathvista", tmp_path, {"rules": "mine"})
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])

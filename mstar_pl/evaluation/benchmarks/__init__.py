@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from mstar_pl.evaluation.benchmarks.ai2d import AI2D, AI2DNoMask
 from mstar_pl.evaluation.benchmarks.benchmark import Benchmark, PublishedBenchmark
@@ -43,16 +43,20 @@ def choose(known: Mapping[str, Callable[..., T]], name: str, data: Path, options
         known: Benchmarks by name.
         name: Name of one.
         data: Its data.
-        options: Further arguments of its class.
+        options: Further arguments of its class; each is one of several words.
 
     Raises:
         InputError: There is no such benchmark or option, or not its data.
     """
     if name not in known:
         raise InputError(f"benchmark {name!r} is not one of {', '.join(known)}")
-    allowed = [*signature(known[name]).parameters][1:]
-    if unknown := next((option for option in options if option not in allowed), None):
-        raise InputError(f"benchmark {name} has no option {unknown!r}; its options are {', '.join(allowed)}")
+    _, *parameters = signature(known[name], eval_str=True).parameters.values()
+    values = {one.name: get_args(one.annotation) for one in parameters}
+    for option, value in options.items():
+        if option not in values:
+            raise InputError(f"benchmark {name} has no option {option!r}; it has {', '.join(values)}")
+        if value not in values[option]:
+            raise InputError(f"{option} {value!r} of {name} is not one of {', '.join(values[option])}")
     return known[name](data, **options)
 
 
