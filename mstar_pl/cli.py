@@ -23,6 +23,7 @@ from mstar_pl.commands.grade import grade
 from mstar_pl.commands.label import label
 from mstar_pl.commands.score import score
 from mstar_pl.commands.study import study
+from mstar_pl.commands.table import table
 from mstar_pl.types import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ data and evaluation:
              on benchmarks:        mstar-pl evaluate --policy runs/sft/policy --benchmarks all --data DIR
   grade      grade a file of responses, by our rules or a benchmark's
   study      recipes x seeds, and their table: mstar-pl study --config configs/study/minivista.yaml
+  table      the paper's tables:   mstar-pl table --results.warmup runs/a --results.mstar runs/b
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
 mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
@@ -136,6 +138,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "grade": grade,
     "study": study,
+    "table": table,
 }
 
 
@@ -203,15 +206,13 @@ def _quiet() -> None:
 
 
 def _underscored(argument: str) -> str:
-    """Return an option as the parser names it; people also write dashes inside. Values stay as they are.
+    """Return an option as the parser names it; people also write dashes. Keys and values stay as they are.
 
-    >>> _underscored("--max-tokens=a-b"), _underscored("-1"), _underscored("a--b")
-    ('--max_tokens=a-b', '-1', 'a--b')
+    >>> [_underscored(one) for one in ("--max-tokens=a-b", "-1", "a--b", "--my-rows.a-b")]
+    ['--max_tokens=a-b', '-1', 'a--b', '--my_rows.a-b']
     """
-    name, equals, value = argument.partition("=")
-    if not name.startswith("--"):
-        return argument
-    return "--" + name[2:].replace("-", "_") + equals + value
+    found = re.match(r"--[^.=]+", argument)
+    return argument if found is None else "--" + found[0][2:].replace("-", "_") + argument[found.end() :]
 
 
 def _one_line(message: str) -> str:

@@ -33,6 +33,17 @@ FORMATS += ("rewards/official/", "evaluation/benchmarks/")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
 
+FORMATS = (
+    "data/tables.py",
+    "data/sources/",
+    "data/published.py",
+    "rewards/official/",
+    "evaluation/benchmarks/",
+    "evaluation/comparison.py",
+    "evaluation/paper.py",
+)
+"""What others have laid down: file formats, rules of benchmarks, the paper's tables."""
+
 
 def part_of(path: Path) -> str:
     """The module or package directly under mstar_pl that a file belongs to ("__init__" for the root)."""

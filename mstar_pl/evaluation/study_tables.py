@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from typing import Any
 from mstar_pl.data.jsonl import read_rows
 from mstar_pl.evaluation.evaluate import RESPONSES, RESULTS
 from mstar_pl.evaluation.study import TEST, Study
-from mstar_pl.evaluation.table import ABBREVIATIONS, cell, markdown
+from mstar_pl.evaluation.table import ABBREVIATIONS, cell, comma_separated, markdown, signed_cell
 from mstar_pl.metrics.intervals import Interval, bootstrap_interval, paired_difference
 
 Run = Mapping[str, bool]
@@ -155,7 +153,9 @@ def tables(outcomes: Outcomes, baseline: str, against: str | None = None) -> dic
     for row in rows:
         seeds = " ".join(f"{100 * value:.1f}" for value in row.seeds.values())
         differences = [row.gain, *([row.against] if against else [])]
-        main.append([row.name, str(len(row.seeds)), cell(row.accuracy), *map(_signed, differences), seeds])
+        main.append(
+            [row.name, str(len(row.seeds)), cell(row.accuracy), *map(signed_cell, differences), seeds]
+        )
         numbers = [value for one in differences for value in one or ("", "", "")]
         data.append([row.name, len(row.seeds), *row.accuracy, *numbers])
     names = sorted({task for row in rows for task in row.tasks})
@@ -163,7 +163,7 @@ def tables(outcomes: Outcomes, baseline: str, against: str | None = None) -> dic
     split += [[row.name, *(cell(row.tasks[task]) for task in names)] for row in rows]
     return {
         "rows.md": markdown(main),
-        "rows.csv": _csv(data),
+        "rows.csv": comma_separated(data),
         "tasks.md": markdown(split),
         "study.json": json.dumps({row.name: _numbers(row) for row in rows}, indent=2),
         "outcomes.json": outcomes.to_json(),
@@ -174,10 +174,6 @@ def _shared(runs: Sequence[Run]) -> list[str]:
     return sorted(set.intersection(*(set(run) for run in runs)))
 
 
-def _signed(interval: Interval | None) -> str:
-    return "-" if interval is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in interval))
-
-
 def _numbers(row: Row) -> dict[str, Any]:
     return {
         "seeds": row.seeds,
@@ -186,9 +182,3 @@ def _numbers(row: Row) -> dict[str, Any]:
         "against": row.against._asdict() if row.against else None,
         "tasks": {task: interval._asdict() for task, interval in row.tasks.items()},
     }
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().rstrip("\n")

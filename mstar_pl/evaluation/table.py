@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,9 +36,7 @@ def accuracy_table(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
     rows = [["task", "prompts", *columns]]
     for task in first:
         cells = [_cell(column.get(task)) for column in columns.values()]
-        rows.append(
-            ["ALL" if task == "all" else ABBREVIATIONS.get(task, task), str(first[task]["num"]), *cells]
-        )
+        rows.append([task_title(task), str(first[task]["num"]), *cells])
     return markdown(rows)
 
 
@@ -57,13 +57,16 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a Markdown table, the first one as its head, columns aligned.
+    r"""Return rows as a Markdown table, the first one as its head, columns aligned.
 
     >>> print(markdown([["a", "b"], ["1", "22"]]))
     | a | b  |
     |---|----|
     | 1 | 22 |
+    >>> markdown([["a|b\nc"]]).splitlines()[0]  # a text ends neither its cell nor its row
+    '| a\\|b c |'
     """
+    rows = [[" ".join(text.split("\n")).replace("|", "\\|") for text in row] for row in rows]
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = [
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
@@ -98,6 +101,36 @@ def cell(interval: Interval) -> str:
     '50.0 (40.0 to 60.0)'
     """
     return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * bound for bound in interval))
+
+
+def signed_cell(interval: Interval | None) -> str:
+    """Return a difference in percentage points, with its sign.
+
+    >>> signed_cell(Interval(0.05, -0.01, 0.11)), signed_cell(None)
+    ('+5.0 (-1.0 to +11.0)', '-')
+    """
+    return "-" if interval is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in interval))
+
+
+def comma_separated(rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows as CSV without the last line break.
+
+    >>> print(comma_separated([["a", "b"], ["1, 2", None]]))
+    a,b
+    "1, 2",
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def task_title(group: str) -> str:
+    """Return the short name of a task.
+
+    >>> task_title("all"), task_title("geometry problem solving"), task_title("own")
+    ('ALL', 'GPS', 'own')
+    """
+    return "ALL" if group == "all" else ABBREVIATIONS.get(group, group)
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,293 @@
+"""The paper's tables from finished evaluations: five benchmarks, MathVista by task, notes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from math import isclose
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mstar_pl.data.jsonl import read_rows
+from mstar_pl.evaluation.evaluate import RESPONSES, RESULTS
+from mstar_pl.evaluation.paper import (
+    BENCHMARK_SCORES,
+    NUM_PROMPTS,
+    TASK_SCORES,
+    TASKS,
+    TITLES,
+    PaperScores,
+    Reference,
+    published,
+)
+from mstar_pl.evaluation.table import cell, comma_separated, markdown, paired_gain, signed_cell, task_title
+from mstar_pl.metrics.accuracy import decided_accuracy
+from mstar_pl.metrics.intervals import Interval, weighted_sum
+from mstar_pl.types import InputError
+
+AVERAGE, MATHVISTA = "average", "mathvista"
+_COLUMNS = ["policy", "benchmark", "group", "accuracy", "low", "high", "gain", "gain_low", "gain_high"]
+_COLUMNS += ["num", "rules", "notes"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation of one policy on one benchmark, or on a labelled file.
+
+    Attributes:
+        policy: What the policy is called in the table.
+        folder: Folder of `results.json`, and of `responses.jsonl` where it was kept.
+        results: The contents of `results.json`.
+    """
+
+    policy: str
+    folder: Path
+    results: Mapping[str, Any]
+
+    @property
+    def benchmark(self) -> str:
+        """Name of the benchmark, or of the file."""
+        return self.results.get("benchmark") or Path(self.results["settings"]["data"]).stem
+
+    @property
+    def headline(self) -> str:
+        """The group of prompts whose accuracy goes into the table of benchmarks."""
+        return self.results.get("headline", "all")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for two accuracies to be compared."""
+        settings = {key: one for key, one in self.results["settings"].items() if key not in _OWN}
+        rules = self.results.get("rules", settings.get("rules"))
+        return settings | settings.pop("sampling", {}) | {"rules": rules, "headline": self.headline}
+
+    @cached_property
+    def responses(self) -> list[dict[str, Any]]:
+        """The graded responses, empty if they were not kept."""
+        path = self.folder / RESPONSES
+        return [row for _, row in read_rows(path)] if path.is_file() else []
+
+    def entry(self, group: str) -> Mapping[str, Any]:
+        """Return accuracy and counts of a group of prompts; empty if nothing of it was decided."""
+        found = {task_title(key): one for key, one in self.results["accuracy"].items()}
+        entry = found.get(task_title(group), {})
+        return entry if entry.get("mean") is not None else {}
+
+    def accuracy(self, group: str) -> Interval:
+        """Return the accuracy of a group of which something was decided."""
+        return Interval(*(self.entry(group)[bound] for bound in Interval._fields))
+
+    def outcomes(self, group: str) -> dict[str, str]:
+        """Return the outcome by prompt id of a group; empty if the responses do not give its accuracy."""
+        rows = [row for row in self.responses if task_title(group) in ("ALL", task_title(row["task"]))]
+        outcomes = {row["id"]: row["outcome"] for row in rows}
+        found = decided_accuracy([*outcomes.values()])
+        num, mean = self.entry(group)["num"], self.accuracy(group).mean
+        return outcomes if found and len(outcomes) == num and isclose(found.mean, mean) else {}
+
+
+_OWN = ("policy", "lmm", "data", "process_reward", "device", "dtype")
+"""Settings that tell one evaluation from another; all others must agree."""
+
+
+def read_evaluations(policy: str, folder: Path) -> dict[str, Evaluation]:
+    """Return by benchmark the evaluations in a folder or its sub-folders.
+
+    Raises:
+        InputError: There is none, one cannot be read, or a benchmark is there twice.
+    """
+    files = [folder / RESULTS] if (folder / RESULTS).is_file() else sorted(folder.glob(f"*/{RESULTS}"))
+    if not files:
+        raise InputError(f"{folder}: no {RESULTS} here or in a sub-folder; give a finished evaluation")
+    found: dict[str, Evaluation] = {}
+    for file in files:
+        try:
+            one = Evaluation(policy, file.parent, json.loads(file.read_text(encoding="utf-8")))
+            name = one.benchmark if one.settings and one.results["accuracy"] else ""
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{file}: not the results of an evaluation; evaluate again") from None
+        if name in found:
+            raise InputError(
+                f"{file}: {name} is in {found[name].folder}, too; give a folder with one of them"
+            )
+        found[name] = one
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A number of a table, in [0, 1].
+
+    Attributes:
+        policy: Row.
+        benchmark: Name of the benchmark, or `average`.
+        group: Group of its prompts.
+        mean: Accuracy.
+        interval: Its 95 % interval; None for a number of the paper.
+        gain: The same less that of the first row; None in the first row, and where that has no number.
+        num: Prompts behind it, or None.
+        rules: Rules by which answers were graded, or None.
+        notes: What to know of it.
+    """
+
+    policy: str
+    benchmark: str
+    group: str
+    mean: float
+    interval: Interval | None = None
+    gain: Interval | None = None
+    num: int | None = None
+    rules: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def score(one: Evaluation, group: str, first: Evaluation | None = None) -> Score | None:
+    """Return the accuracy of a group, and its gain over the first row's; None if nothing was decided.
+
+    The gain is paired over the prompts that both evaluations decided, where the responses of both are there
+    and give their accuracies; else the two count as independent.
+
+    Raises:
+        InputError: The two are of different prompts.
+    """
+    if not (entry := one.entry(group)):
+        return None
+    gain, notes, num = None, [], entry["num"]
+    if group == one.headline and num != (expected := NUM_PROMPTS.get(one.benchmark, num)):
+        notes.append(f"{num} of {expected} prompts")
+    if entry.get("undecided"):
+        notes.append(f"{entry['undecided']} of {num} answers undecided and left out")
+    if first is not None and first is not one and first.entry(group):
+        gain, remarks = _gain(one, group, first)
+        notes += remarks
+    return Score(
+        policy=one.policy,
+        benchmark=one.benchmark,
+        group=task_title(group),
+        mean=entry["mean"],
+        interval=one.accuracy(group),
+        gain=gain,
+        num=num,
+        rules=one.settings["rules"],
+        notes=tuple(notes),
+    )
+
+
+def _gain(one: Evaluation, group: str, first: Evaluation) -> tuple[Interval, list[str]]:
+    """Return a gain and what speaks against it."""
+    mine, theirs = ({row["id"] for row in each.responses} for each in (one, first))
+    if mine and theirs and (strange := mine - theirs) and theirs - mine:
+        raise InputError(
+            f"{one.folder}: answers other prompts than {first.folder} (e.g. {min(strange)!r}); "
+            "evaluate the same prompts, or leave one out"
+        )
+    settings = one.settings.items()
+    other = {key: value for key, value in settings if first.settings.get(key, value) != value}
+    notes = [f"{key} {value}, {first.policy}: {first.settings[key]}" for key, value in other.items()]
+    before, after = first.outcomes(group), one.outcomes(group)
+    if before and after:
+        return paired_gain(before, after), notes
+    unpaired = "the interval of the difference is unpaired: the responses of both are needed"
+    return weighted_sum([one.accuracy(group), first.accuracy(group)], [1, -1]), [*notes, unpaired]
+
+
+def average(scores: Sequence[Score]) -> Score:
+    """Return the average over those of the five benchmarks that a row has; they are independent."""
+    weights = [1 / len(scores)] * len(scores)
+    intervals, gains = ([getattr(one, name) for one in scores] for name in ("interval", "gain"))
+    names = ", ".join(TITLES[one.benchmark] for one in scores)
+    return Score(
+        policy=scores[0].policy,
+        benchmark=AVERAGE,
+        group="ALL",
+        mean=fmean(one.mean for one in scores),
+        interval=weighted_sum(intervals, weights) if all(intervals) else None,
+        gain=weighted_sum(gains, weights) if all(gains) else None,
+        notes=() if len(scores) == len(TITLES) else (f"average over {names} only",),
+    )
+
+
+def compare(folders: Mapping[str, Path], reference: Reference = "minicpm") -> dict[str, str]:
+    """Return by file name the tables of some policies, the first one compared with, in Markdown and CSV.
+
+    Args:
+        folders: Folder of the evaluations by name of the policy.
+        reference: The paper's rows to put beside them.
+
+    Raises:
+        InputError: A folder holds no evaluation, or two are of different prompts.
+    """
+    found = [read_evaluations(policy, folder) for policy, folder in folders.items()]
+    first, names = found[0], list(dict.fromkeys(name for row in found for name in row))
+    five = [*TITLES, AVERAGE] if TITLES.keys() & names else []
+    rows = [_row(score(one, one.headline, first.get(name)) for name, one in row.items()) for row in found]
+    by_task = [
+        [*filter(None, (score(row[MATHVISTA], task, first.get(MATHVISTA)) for task in TASKS))]
+        for row in found
+        if MATHVISTA in row
+    ]
+    if five:
+        rows += [_row(row) for row in _paper(BENCHMARK_SCORES, reference, [(name, "ALL") for name in TITLES])]
+    if by_task:
+        by_task += _paper(TASK_SCORES, reference, [(MATHVISTA, task) for task in TASKS])
+    numbers: dict[str, int] = {}
+    own = [name for name in names if name not in TITLES]
+    parts = ["Greedy accuracy in percent with 95 % interval.", _table(rows, "benchmark", own + five, numbers)]
+    if by_task:
+        parts += ["MathVista by task:", _table(by_task, "group", TASKS, numbers)]
+    if numbers:
+        parts.append("  \n".join(f"[{number}] {note}" for note, number in numbers.items()))
+    return {"table.md": "\n\n".join(parts), "table.csv": _csv(chain(*rows, *by_task))}
+
+
+def _row(scores: Iterable[Score | None]) -> list[Score]:
+    """Return what there is, and the average of what belongs to the five benchmarks."""
+    there = [one for one in scores if one is not None]
+    known = [one for one in there if one.benchmark in TITLES]
+    return there + ([average(known)] if known else [])
+
+
+def _paper(
+    scores: PaperScores, reference: Reference, columns: Sequence[tuple[str, str]]
+) -> list[list[Score]]:
+    return [
+        [
+            Score(policy=f"{name} (paper)", benchmark=benchmark, group=group, mean=percent / 100)
+            for (benchmark, group), percent in zip(columns, row, strict=True)
+        ]
+        for name, row in published(scores, reference).items()
+    ]
+
+
+def _table(rows: Sequence[Sequence[Score]], by: str, columns: Sequence[str], numbers: dict[str, int]) -> str:
+    """Return a table with a line of differences below each row that has some; notes are numbered."""
+    lines = [["policy", *(TITLES.get(column, column) for column in columns)]]
+    for row in filter(None, rows):
+        scores = {getattr(one, by): one for one in row}
+        lines.append([row[0].policy, *(_cell(scores.get(column), numbers) for column in columns)])
+        if any(one.gain for one in row):
+            gains = (scores[column].gain if column in scores else None for column in columns)
+            lines.append([f"less {rows[0][0].policy}", *map(signed_cell, gains)])
+    return markdown(lines)
+
+
+def _cell(one: Score | None, numbers: dict[str, int]) -> str:
+    if one is None:
+        return "-"
+    marks = "".join(f" [{numbers.setdefault(note, len(numbers) + 1)}]" for note in one.notes)
+    return (cell(one.interval) if one.interval else f"{100 * one.mean:.1f}") + marks
+
+
+def _csv(scores: Iterable[Score]) -> str:
+    """Return one line a number, in [0, 1]."""
+    lines: list[Sequence[Any]] = [_COLUMNS]
+    for one in dict.fromkeys(scores):
+        numbers = [one.mean, *(one.interval or [None] * 3)[1:], *(one.gain or [None] * 3)]
+        rounded = (None if number is None else round(number, 6) for number in numbers)
+        notes = "; ".join(one.notes)
+        lines.append([one.policy, one.benchmark, one.group, *rounded, one.num, one.rules, notes])
+    return comma_separated(lines)
