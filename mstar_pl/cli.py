@@ -19,6 +19,7 @@ from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
 from mstar_pl.commands.data import check, hide, minivista, split, steps
 from mstar_pl.commands.evaluate import evaluate
+from mstar_pl.commands.export import model
 from mstar_pl.commands.grade import grade
 from mstar_pl.commands.label import label
 from mstar_pl.commands.score import score
@@ -139,6 +140,7 @@ COMMANDS: dict[str, Any] = {
     "grade": grade,
     "study": study,
     "table": table,
+    "export": {"_help": "Write models and data sets for others, with cards.", "model": model},
 }
 
 

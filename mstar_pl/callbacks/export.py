@@ -105,22 +105,25 @@ class ProcessRewardExport(Callback):
         if getattr(trainer, "fast_dev_run", False):
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if "val/" in name}
-        notes = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. " + ", ".join(
-            f"{name} {value:.3f}" for name, value in sorted(scores.items())
-        )
+        measured = ", ".join(f"{name} {value:.3f}" for name, value in sorted(scores.items()))
         path = self._path(trainer)
         export_process_reward(
             pl_module.lmm,
             pl_module.model,
             pl_module.read_out,
             path,
-            notes,
+            _notes(trainer, pl_module, measured),
             writes=trainer.is_global_zero,
         )
         log.info("process reward model exported to %s", path)
 
     def _path(self, trainer: Trainer) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "mprm")
+
+
+def _notes(trainer: Trainer, pl_module: LMMModule, measured: str) -> str:
+    """Return for the card what a model was made of."""
+    return f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. {measured}".strip()
 
 
 def _folder(trainer: Trainer, folder: str | None) -> Path:
@@ -148,6 +151,6 @@ def _export(trainer: Trainer, pl_module: LightningModule, folder: str | None, no
     if getattr(trainer, "fast_dev_run", False):
         return
     path = _folder(trainer, folder)
-    base = f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. {notes}"
-    export_policy(pl_module.lmm, pl_module.model, path, base.strip(), writes=trainer.is_global_zero)
+    text = _notes(trainer, pl_module, notes)
+    export_policy(pl_module.lmm, pl_module.model, path, text, writes=trainer.is_global_zero)
     log.info("policy exported to %s", path)

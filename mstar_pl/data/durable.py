@@ -56,6 +56,19 @@ def written_whole(path: Path, owner: str = "") -> Iterator[Path]:
 
 
 @contextmanager
+def written_new(folder: Path) -> Iterator[Path]:
+    """Do as `written_whole` for a folder that must not be there yet, or is empty.
+
+    Raises:
+        InputError: It is there.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists; remove it, or give another folder")
+    with written_whole(folder) as temporary:
+        yield temporary
+
+
+@contextmanager
 def written_together(path: Path, barrier: Callable[[], object], *, leads: bool) -> Iterator[Path]:
     """Do as `written_whole` for an output that several processes write; each gets the same name.
 

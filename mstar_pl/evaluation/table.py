@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     >>> markdown([["a|b\nc"]]).splitlines()[0]  # a text ends neither its cell nor its row
     '| a\\|b c |'
     """
-    rows = [[" ".join(text.split("\n")).replace("|", "\\|") for text in row] for row in rows]
+    rows = [[re.sub(r"(?<!\\)\|", r"\\|", text.replace("\n", " ")) for text in row] for row in rows]
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = [
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import cast
 
+from huggingface_hub import ModelCardData
 from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from mstar_pl.data.cards import card
 from mstar_pl.data.durable import put_back, written_whole
 from mstar_pl.data.format import STEP_SEPARATOR
 from mstar_pl.models.families import ADAPTER_FILE
@@ -18,11 +20,7 @@ from mstar_pl.models.lmm import LMM
 from mstar_pl.models.lora import merged_weights
 from mstar_pl.models.process_reward import HEAD_FILE, StepReadOut
 
-_HEADER = """---
-library_name: transformers
-pipeline_tag: image-text-to-text
----
-# {title}
+_HEADER = """# {title}
 
 A large multimodal model in the Hugging Face layout; `AutoModelForImageTextToText.from_pretrained` and vLLM
 load it without further code. `{adapter}` says which adapter and prompt format it was trained with.
@@ -30,8 +28,24 @@ load it without further code. `{adapter}` says which adapter and prompt format i
 {notes}
 """
 
-_SCORING = """
-## How to score with it
+_USE = """## How to use it
+
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained("FOLDER")
+    model = AutoModelForImageTextToText.from_pretrained("FOLDER", dtype="auto")
+    content = [{"type": "image", "path": "picture.png"}, {"type": "text", "text": "How many trees?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+    )
+    print(processor.decode(model.generate(**inputs, max_new_tokens=512)[0], skip_special_tokens=True))
+
+`vllm serve FOLDER` answers the same messages. A response is a chain of thought, its steps separated by a
+blank line, ended by `# Answer` and the answer. `mstar-pl evaluate --policy FOLDER` asks as in training.
+"""
+
+_SCORING = """## How to score with it
 
 It judges each step of a response to a question about images. Write the prompt in the chat template, then the
 steps, each followed by {separator!r}, the last one by the token that ends the turn, each tokenised apart.
@@ -62,8 +76,8 @@ def export_policy(
     Returns:
         The folder.
     """
-    card = _HEADER.format(title="Policy trained with mstar_pl", adapter=ADAPTER_FILE, notes=notes)
-    return _export(lmm, model, Path(folder), card, writes)
+    text = _card("Policy trained with mstar_pl", notes, _USE, "self-evolving-training")
+    return _export(lmm, model, Path(folder), text, writes)
 
 
 def export_process_reward(
@@ -95,16 +109,24 @@ def export_process_reward(
         else "the next-token logits: `sigmoid(logit({positive!r}) - logit({negative!r}))`".format(**options)
     )
     scoring = _SCORING.format(separator=STEP_SEPARATOR, read_out=reading)
-    title = "Process reward model trained with mstar_pl"
-    card = _HEADER.format(title=title, adapter=ADAPTER_FILE, notes=notes) + scoring
-    return _export(lmm, model, Path(folder), card, writes, read_out)
+    text = _card("Process reward model trained with mstar_pl", notes, scoring, "process-reward-model")
+    return _export(lmm, model, Path(folder), text, writes, read_out)
+
+
+def _card(title: str, notes: str, use: str, tag: str) -> str:
+    front_matter = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        tags=["mstar", tag, "multimodal", "arxiv:2412.17451"],
+    )
+    return card(front_matter, f"{_HEADER.format(title=title, adapter=ADAPTER_FILE, notes=notes)}\n{use}")
 
 
 def _export(
     lmm: LMM,
     model: PreTrainedModel | PeftModel,
     folder: Path,
-    card: str,
+    text: str,
     writes: bool,
     read_out: StepReadOut | None = None,
 ) -> Path:
@@ -129,5 +151,5 @@ def _export(
             if read_out is not None:
                 adapter["process_reward"] = read_out.options
             (temporary / ADAPTER_FILE).write_text(json.dumps(adapter, indent=2) + "\n")
-            (temporary / "README.md").write_text(card)
+            (temporary / "README.md").write_text(text, encoding="utf-8")
     return folder

@@ -1,0 +1,146 @@
+"""Make an exported model ready for others: checked, with the recipe of its run and a full card."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+from mstar_pl.data.cards import card, listed
+from mstar_pl.data.durable import written_new
+from mstar_pl.models.families import ADAPTER_FILE, adapter_for
+from mstar_pl.models.process_reward import HEAD_FILE
+from mstar_pl.types import InputError
+
+CARD, RECIPE = "README.md", "recipe.yaml"
+
+
+def publish_model(
+    source: Path, out: Path, recipe: Path, sections: Mapping[str, str], **front_matter: Any
+) -> Path:
+    """Write a policy or a process reward model that a training exported as a folder for others.
+
+    Args:
+        source: The exported folder.
+        out: The new folder.
+        recipe: `config.yaml` of the run; it is copied as it is.
+        sections: Further sections of the card, Markdown by heading.
+        front_matter: Fields of `huggingface_hub.ModelCardData`, e.g. `license` or `base_model`.
+
+    Raises:
+        InputError: The source was not exported by a training, its weights are not whole, or `out` exists.
+    """
+    if not (source / ADAPTER_FILE).is_file() or (source / RECIPE).exists():
+        raise InputError(
+            f"{source}: not what a training exported; give its folder, e.g. RUN/policy or RUN/mprm"
+        )
+    config = read_recipe(recipe)
+    known = ModelCard.load(source / CARD)
+    data = ModelCardData(**(known.data.to_dict() | front_matter))
+    saved_with = json.loads((source / "config.json").read_text()).get("transformers_version")
+    trained_with = re.findall(r"^# (\S+)==(\S+)$", recipe.read_text(encoding="utf-8"), re.MULTILINE)
+    about = {
+        "Recipe": f"`{RECIPE}` is the whole configuration of the run: `mstar-pl fit --config {RECIPE}`.",
+        "Data": listed(settings(config.get("data", {}), ("class_path", *_DATA))),
+        "Seeds": listed(settings(config, ("seed", "seed_everything"))),
+        "Versions": listed(
+            dict(trained_with) | {"transformers": saved_with, "published with mstar_pl": version("mstar_pl")}
+        ),
+    }
+    with written_new(out) as temporary:
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".*"))
+        check_model(temporary, str(source))
+        shutil.copyfile(recipe, temporary / RECIPE)
+        (temporary / CARD).write_text(card(data, known.text, {**about, **sections}), encoding="utf-8")
+    return out
+
+
+_DATA = ("train", "prompts", "val", "val_prompts")
+
+
+def check_model(folder: Path, name: str) -> None:
+    """Load a model once as others will, on the CPU in the type of its weights, and look at every weight.
+
+    Args:
+        folder: Its folder.
+        name: Name of the folder in messages.
+
+    Raises:
+        InputError: Weights are missing, cut off, surplus or not finite.
+    """
+    try:
+        adapter = adapter_for(str(folder))
+        assert adapter.tokenizer is not None
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype="auto", local_files_only=True, output_loading_info=True
+        )
+        read_out = json.loads((folder / ADAPTER_FILE).read_text()).get("process_reward") or {}
+        head = load_file(folder / HEAD_FILE) if read_out.get("kind") == "head" else {}
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{name}: cannot be loaded ({error}); export it again") from None
+    faults = {f"{key} is {kind.removesuffix('_keys')}" for kind in _REPORTED for key in report[kind]}
+    weights = [*model.named_parameters(), *head.items()]
+    faults |= {f"{key} is not finite" for key, weight in weights if not torch.isfinite(weight).all()}
+    if faults:
+        raise InputError(f"{name}: {len(faults)} faulty weights ({min(faults)}); export it again")
+
+
+_REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys")
+
+
+def find_recipe(run: Path) -> Path:
+    """Return the configuration of a run: `config.yaml` of its last start.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = [run / "config.yaml", *run.glob("lightning_logs/version_*/config.yaml")]
+    there = [path for path in found if path.is_file()]
+    if not there:
+        raise InputError(
+            f"{run}: no config.yaml of a training here or in lightning_logs; give it as --recipe"
+        )
+    return max(there, key=lambda path: path.stat().st_mtime)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Return the configuration of a run.
+
+    Raises:
+        InputError: The file is missing, or holds none.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}); give config.yaml of the run") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: is no configuration; give config.yaml of the run")
+    return config
+
+
+def settings(config: Mapping[str, Any], names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of some names that have a value, wherever they are in a configuration.
+
+    >>> config = {"seed_everything": 0, "data": {"init_args": {"seed": 3, "train": "a.jsonl", "val": None}}}
+    >>> settings(config, ("seed", "seed_everything", "val"))
+    {'seed_everything': 0, 'data.init_args.seed': 3}
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= settings(value, names, f"{prefix}{key}.")
+        elif key in names and value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
