@@ -19,7 +19,7 @@ from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
 from mstar_pl.commands.data import check, hide, minivista, split, steps
 from mstar_pl.commands.evaluate import evaluate
-from mstar_pl.commands.export import model
+from mstar_pl.commands.export import dataset, model
 from mstar_pl.commands.grade import grade
 from mstar_pl.commands.label import label
 from mstar_pl.commands.score import score
@@ -59,6 +59,8 @@ data and evaluation:
   grade      grade a file of responses, by our rules or a benchmark's
   study      recipes x seeds, and their table: mstar-pl study --config configs/study/minivista.yaml
   table      the paper's tables:   mstar-pl table --results.warmup runs/a --results.mstar runs/b
+  export     models, data sets:    mstar-pl export model --source runs/mstar/policy --out my-policy
+                                   mstar-pl export dataset --splits.train runs/label/train.jsonl --out steps …
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
 mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
@@ -140,7 +142,11 @@ COMMANDS: dict[str, Any] = {
     "grade": grade,
     "study": study,
     "table": table,
-    "export": {"_help": "Write models and data sets for others, with cards.", "model": model},
+    "export": {
+        "_help": "Write models and data sets for others, with cards.",
+        "model": model,
+        "dataset": dataset,
+    },
 }
 
 

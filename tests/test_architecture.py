@@ -29,20 +29,10 @@ ENTRY_POINTS = LEVELS[-1]
 # What reads the field's data and follows its scoring rules grows with their number.
 FORMATS = ("data/tables.py", "data/arrow_tables.py", "data/elements.py", "data/sources/")
 FORMATS += ("rewards/official/", "evaluation/benchmarks/")
+FORMATS += ("data/publish.py", "evaluation/comparison.py", "evaluation/paper.py")
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
-
-FORMATS = (
-    "data/tables.py",
-    "data/sources/",
-    "data/published.py",
-    "rewards/official/",
-    "evaluation/benchmarks/",
-    "evaluation/comparison.py",
-    "evaluation/paper.py",
-)
-"""What others have laid down: file formats, rules of benchmarks, the paper's tables."""
 
 
 def part_of(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mstar_pl.types import InputError
+
 
 def model(
     source: Path,
@@ -34,9 +36,10 @@ def model(
     from huggingface_hub import EvalResult
 
     from mstar_pl.data.cards import escaped
+    from mstar_pl.data.recipe import find_recipe
     from mstar_pl.evaluation.comparison import compare, read_evaluations, score
     from mstar_pl.evaluation.paper import TITLES
-    from mstar_pl.models.publish import find_recipe, publish_model
+    from mstar_pl.models.publish import publish_model
 
     name = name or out.name
     front_matter = {"base_model": base_model, "datasets": datasets, "license": license}
@@ -64,3 +67,43 @@ def model(
         }
     recipe = recipe or find_recipe(source.parent)
     print(f"wrote {publish_model(source, out, recipe, sections, **given)}")
+
+
+def dataset(
+    splits: dict[str, Path],
+    out: Path,
+    license: str,
+    source: str,
+    iterations: list[int] | None = None,
+    image_root: Path | None = None,
+    recipe: Path | None = None,
+) -> None:
+    """Write responses or labelled steps as a data set that `datasets.load_dataset` reads, with a card.
+
+    Args:
+        splits: By name of the split, e.g. --splits.train runs/label/train.jsonl: JSONL of examples or of
+            labelled steps, or the rollouts folder of a run, of which the selected responses are taken.
+        out: New folder.
+        license: Licence as the hub names it; it is never guessed.
+        source: Where questions, images and responses come from, for the card.
+        iterations: Iterations of the run; default are all.
+        image_root: Folder below which the images lie, to reference them by their paths in it; default is to
+            embed them.
+        recipe: What the data were made with; default is the run's configuration, or report.json beside the
+            file.
+    """
+    from mstar_pl.data.publish import open_split, write_dataset
+    from mstar_pl.data.recipe import find_recipe
+
+    if not splits:
+        raise InputError("no split given; give e.g. --splits.train FILE")
+    first = next(iter(splits.values()))
+    if recipe is None and first.is_dir():
+        recipe = find_recipe(first.parent)
+    elif recipe is None and (report := first.parent / "report.json").is_file():
+        recipe = report
+    records = {split: open_split(path, iterations) for split, path in splits.items()}
+    written = write_dataset(
+        records, out, license=license, source=source, image_root=image_root, recipe=recipe
+    )
+    print(f"wrote {written}")

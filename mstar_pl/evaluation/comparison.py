@@ -219,8 +219,10 @@ def compare(folders: Mapping[str, Path], reference: Reference = "minicpm") -> di
         reference: The paper's rows to put beside them.
 
     Raises:
-        InputError: A folder holds no evaluation, or two are of different prompts.
+        InputError: Nothing is given, a folder holds no evaluation, or two are of different prompts.
     """
+    if not folders:
+        raise InputError("no results given; give e.g. --results.mstar FOLDER")
     found = [read_evaluations(policy, folder) for policy, folder in folders.items()]
     first, names = found[0], list(dict.fromkeys(name for row in found for name in row))
     five = [*TITLES, AVERAGE] if TITLES.keys() & names else []

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,11 +18,12 @@ from transformers import AutoModelForImageTextToText
 
 from mstar_pl.data.cards import card, listed
 from mstar_pl.data.durable import written_new
+from mstar_pl.data.recipe import RECIPE, recipe_sections
 from mstar_pl.models.families import ADAPTER_FILE, adapter_for
 from mstar_pl.models.process_reward import HEAD_FILE
 from mstar_pl.types import InputError
 
-CARD, RECIPE = "README.md", "recipe.yaml"
+CARD = "README.md"
 
 
 def publish_model(
@@ -45,28 +45,19 @@ def publish_model(
         raise InputError(
             f"{source}: not what a training exported; give its folder, e.g. RUN/policy or RUN/mprm"
         )
-    config = read_recipe(recipe)
+    about = recipe_sections(recipe)
     known = ModelCard.load(source / CARD)
     data = ModelCardData(**(known.data.to_dict() | front_matter))
     saved_with = json.loads((source / "config.json").read_text()).get("transformers_version")
     trained_with = re.findall(r"^# (\S+)==(\S+)$", recipe.read_text(encoding="utf-8"), re.MULTILINE)
-    about = {
-        "Recipe": f"`{RECIPE}` is the whole configuration of the run: `mstar-pl fit --config {RECIPE}`.",
-        "Data": listed(settings(config.get("data", {}), ("class_path", *_DATA))),
-        "Seeds": listed(settings(config, ("seed", "seed_everything"))),
-        "Versions": listed(
-            dict(trained_with) | {"transformers": saved_with, "published with mstar_pl": version("mstar_pl")}
-        ),
-    }
+    versions = {"transformers": saved_with, "published with mstar_pl": version("mstar_pl")}
+    about["Versions"] = listed(dict(trained_with) | versions)
     with written_new(out) as temporary:
         shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".*"))
         check_model(temporary, str(source))
         shutil.copyfile(recipe, temporary / RECIPE)
         (temporary / CARD).write_text(card(data, known.text, {**about, **sections}), encoding="utf-8")
     return out
-
-
-_DATA = ("train", "prompts", "val", "val_prompts")
 
 
 def check_model(folder: Path, name: str) -> None:
@@ -97,50 +88,3 @@ def check_model(folder: Path, name: str) -> None:
 
 
 _REPORTED = ("missing_keys", "unexpected_keys", "mismatched_keys")
-
-
-def find_recipe(run: Path) -> Path:
-    """Return the configuration of a run: `config.yaml` of its last start.
-
-    Raises:
-        InputError: There is none.
-    """
-    found = [run / "config.yaml", *run.glob("lightning_logs/version_*/config.yaml")]
-    there = [path for path in found if path.is_file()]
-    if not there:
-        raise InputError(
-            f"{run}: no config.yaml of a training here or in lightning_logs; give it as --recipe"
-        )
-    return max(there, key=lambda path: path.stat().st_mtime)
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Return the configuration of a run.
-
-    Raises:
-        InputError: The file is missing, or holds none.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read ({reason}); give config.yaml of the run") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: is no configuration; give config.yaml of the run")
-    return config
-
-
-def settings(config: Mapping[str, Any], names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
-    """Return the settings of some names that have a value, wherever they are in a configuration.
-
-    >>> config = {"seed_everything": 0, "data": {"init_args": {"seed": 3, "train": "a.jsonl", "val": None}}}
-    >>> settings(config, ("seed", "seed_everything", "val"))
-    {'seed_everything': 0, 'data.init_args.seed': 3}
-    """
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= settings(value, names, f"{prefix}{key}.")
-        elif key in names and value is not None:
-            found[f"{prefix}{key}"] = value
-    return found

@@ -12,10 +12,11 @@ from transformers import AutoModelForImageTextToText
 
 from mstar_pl.cli import main
 from mstar_pl.data.collate import collate_examples
+from mstar_pl.data.recipe import find_recipe
 from mstar_pl.models import adapter_for
 from mstar_pl.models.export import export_policy, export_process_reward
 from mstar_pl.models.process_reward import HEAD_FILE, ProcessRewardModel, StepReadOut
-from mstar_pl.models.publish import find_recipe, publish_model
+from mstar_pl.models.publish import publish_model
 from mstar_pl.types import InputError
 from tests.evaluation.test_comparison import evaluated
 
@@ -55,7 +56,7 @@ def test_published_policy_loads_and_its_card_tells_all(run, examples, tmp_path):
         "- `seed_everything`: `7`",
         "- `data.init_args.seed`: `3`",
         "- `trainer.evolution.init_args.sampling.seed`: `5`",
-        "- `init_args.train`: ```my``train.jsonl```",
+        "- `data.init_args.train`: ```my``train.jsonl```",
         "- `lightning.pytorch`: `2.6.6`",
         "vllm serve",
     ):
