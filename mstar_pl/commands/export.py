@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mstar_pl.types import InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 
 def model(
@@ -33,40 +37,43 @@ def model(
         datasets: Data sets that it was trained on, as the hub names them.
         license: Licence as the hub names it, e.g. 'mit'.
     """
-    from huggingface_hub import EvalResult
-
     from mstar_pl.data.cards import escaped
     from mstar_pl.data.recipe import find_recipe
-    from mstar_pl.evaluation.comparison import compare, read_evaluations, score
-    from mstar_pl.evaluation.paper import TITLES
+    from mstar_pl.evaluation.comparison import compare
     from mstar_pl.models.publish import publish_model
 
-    name = name or out.name
+    name, sections = name or out.name, {}
     front_matter = {"base_model": base_model, "datasets": datasets, "license": license}
-    given = {key: value for key, value in front_matter.items() if value is not None}
-    sections = {}
+    given: dict[str, Any] = {key: value for key, value in front_matter.items() if value is not None}
     if results is not None:
         sections["Scores"] = compare({escaped(name): results}, "none")["table.md"]
-        scores = [score(one, one.headline) for one in read_evaluations(name, results).values()]
-        given |= {
-            "model_name": name,
-            "eval_results": [
-                EvalResult(
-                    task_type="image-text-to-text",
-                    dataset_type=one.benchmark,
-                    dataset_name=TITLES.get(one.benchmark, one.benchmark),
-                    metric_type="accuracy",
-                    metric_value=round(100 * one.mean, 2),
-                    metric_name="greedy accuracy in percent, 95 % interval {1:.1f} to {2:.1f}".format(
-                        *(100 * bound for bound in one.interval)
-                    ),
-                )
-                for one in scores
-                if one is not None and one.interval is not None
-            ],
-        }
+        given |= {"model_name": name, "eval_results": _eval_results(results)}
     recipe = recipe or find_recipe(source.parent)
     print(f"wrote {publish_model(source, out, recipe, sections, **given)}")
+
+
+def _eval_results(results: Path) -> list[EvalResult]:
+    """Return the scores as the hub lists them."""
+    from huggingface_hub import EvalResult
+
+    from mstar_pl.evaluation.comparison import read_evaluations, score
+    from mstar_pl.evaluation.paper import TITLES
+
+    scores = [score(one, one.headline) for one in read_evaluations("", results).values()]
+    return [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type=one.benchmark,
+            dataset_name=TITLES.get(one.benchmark, one.benchmark),
+            metric_type="accuracy",
+            metric_value=round(100 * one.mean, 2),
+            metric_name="greedy accuracy in percent, 95 % interval {1:.1f} to {2:.1f}".format(
+                *(100 * bound for bound in one.interval)
+            ),
+        )
+        for one in scores
+        if one is not None and one.interval is not None
+    ]
 
 
 def dataset(

@@ -62,12 +62,15 @@ _ABOUT = {
     "mprm": "Responses to questions about images in steps, each with a label in [0, 1]: whether the right "
     "answer was reached from there, or how often; null means not known. For process reward models.",
 }
-_USE = """`answer` is null where it is not known, and for multiple choice the text of a choice; `metadata` is a
-JSON object as text.
+_READERS = {"cot": "PublishedExamples", "mprm": "PublishedSteps"}
+_USE = """`answer` is null where it is not known, and for multiple choice the text of a choice.
+`metadata` is JSON as text.
 
     from datasets import load_dataset
-
     load_dataset("FOLDER")
+
+    from mstar_pl.data.sources.published import {reader}
+    {reader}("FOLDER", split="{split}").load()  # as it was written
 """
 
 
@@ -135,7 +138,8 @@ def write_dataset(
             whole = (record for record in chain([first[split]], rest) if record is not None)
             rows = (counts[split].added(record, _row(record, image_root)) for record in whole)
             _write_shards(temporary / "data", split, rows, features.arrow_schema)
-        body = f"# {escaped(out.name)}\n\n{_ABOUT[kind]}\n\n{_USE}"
+        use = _USE.format(reader=_READERS[kind], split=next(iter(counts)))
+        body = f"# {escaped(out.name)}\n\n{_ABOUT[kind]}\n\n{use}"
         sections = {
             "Source": escaped(source),
             "Images": _EMBEDDED if image_root is None else _REFERENCED,
@@ -249,9 +253,10 @@ def _write_shards(folder: Path, split: str, rows: Iterator[dict[str, Any]], sche
     while group:
         path = folder / f"{split}-{number:05d}.parquet"
         with pq.ParquetWriter(path, schema, compression="zstd", dictionary_pagesize_limit=2**30) as writer:
-            while group and path.stat().st_size < SHARD:
+            full = False
+            while group and not full:
                 writer.write_table(pa.Table.from_pylist(group, schema))
-                group = list(islice(rows, ROWS))
+                group, full = list(islice(rows, ROWS)), path.stat().st_size >= SHARD
         number += 1
 
 

@@ -73,13 +73,14 @@ def check_model(folder: Path, name: str) -> None:
     try:
         adapter = adapter_for(str(folder))
         assert adapter.tokenizer is not None
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype="auto", local_files_only=True, output_loading_info=True
         )
         read_out = json.loads((folder / ADAPTER_FILE).read_text()).get("process_reward") or {}
         head = load_file(folder / HEAD_FILE) if read_out.get("kind") == "head" else {}
     except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name}: cannot be loaded ({error}); export it again") from None
+    model, report = loaded
     faults = {f"{key} is {kind.removesuffix('_keys')}" for kind in _REPORTED for key in report[kind]}
     weights = [*model.named_parameters(), *head.items()]
     faults |= {f"{key} is not finite" for key, weight in weights if not torch.isfinite(weight).all()}
