@@ -83,8 +83,12 @@ class Evaluation:
 
     def outcomes(self, group: str) -> dict[str, str]:
         """Return the outcome by prompt id of a group; empty if the responses do not give its accuracy."""
-        rows = [row for row in self.responses if task_title(group) in ("ALL", task_title(row["task"]))]
-        outcomes = {row["id"]: row["outcome"] for row in rows}
+        groups = {
+            row["id"]: {"ALL", *map(task_title, row.get("groups", [row["task"]]))} for row in self.responses
+        }
+        outcomes = {
+            row["id"]: row["outcome"] for row in self.responses if task_title(group) in groups[row["id"]]
+        }
         found = decided_accuracy([*outcomes.values()])
         num, mean = self.entry(group)["num"], self.accuracy(group).mean
         return outcomes if found and len(outcomes) == num and isclose(found.mean, mean) else {}
@@ -159,6 +163,8 @@ def score(one: Evaluation, group: str, first: Evaluation | None = None) -> Score
     gain, notes, num = None, [], entry["num"]
     if group == one.headline and num != (expected := NUM_PROMPTS.get(one.benchmark, num)):
         notes.append(f"{num} of {expected} prompts")
+    if one.settings.get("limit"):
+        notes.append(f"the first {one.settings['limit']} prompts only")
     if entry.get("undecided"):
         notes.append(f"{entry['undecided']} of {num} answers undecided and left out")
     if first is not None and first is not one and first.entry(group):
@@ -238,7 +244,10 @@ def compare(folders: Mapping[str, Path], reference: Reference = "minicpm") -> di
         by_task += _paper(TASK_SCORES, reference, [(MATHVISTA, task) for task in TASKS])
     numbers: dict[str, int] = {}
     own = [name for name in names if name not in TITLES]
-    parts = ["Greedy accuracy in percent with 95 % interval.", _table(rows, "benchmark", own + five, numbers)]
+    rules = {TITLES.get(one.benchmark, one.benchmark): one.rules for row in rows for one in row if one.rules}
+    graded = ", ".join(f"{name} {rule}" for name, rule in rules.items())
+    head = f"Greedy accuracy in percent with 95 % interval. Rules: {graded}."
+    parts = [head, _table(rows, "benchmark", own + five, numbers)]
     if by_task:
         parts += ["MathVista by task:", _table(by_task, "group", TASKS, numbers)]
     if numbers:

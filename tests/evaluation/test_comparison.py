@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -23,6 +24,7 @@ def evaluated(folder, signs, task="all", responses=True, first=0, **further):
     ]
     settings = {"policy": str(folder), "data": "runs/own.jsonl", "rules": "default", "num_prompts": len(rows)}
     folder.mkdir(parents=True, exist_ok=True)
+    settings |= {"limit": further.pop("limit", None)}
     settings |= {"sampling": {"max_tokens": further.pop("max_tokens", 512)}}
     write_json(folder / "results.json", {"settings": settings, "accuracy": summarise(rows), **further})
     if responses:
@@ -72,6 +74,7 @@ def test_average_is_over_what_is_there_and_says_so(tmp_path):
     head, _, base, mstar, less, *paper = lines_of(tables["table.md"].split("MathVista by task")[0])
     assert head == ["policy", "MathVista", "M3CoT", "MMStar-R", "MMBench-R", "AI2D", "average"]
     assert base[2:5] == ["-"] * 3
+    assert "Rules: MathVista official, AI2D ai2d." in tables["table.md"]
     assert base[6].startswith("37.5 (")
     assert mstar[6].startswith("62.5 (")
     assert less[6].startswith("+25.0 (")
@@ -101,6 +104,28 @@ def test_headline_group_goes_into_the_table(tmp_path):
     folder = evaluated(tmp_path / "x", "1110", task="reasoning", benchmark="mmstar", headline="reasoning")
     (row, average) = rows_of(compare({"x": folder}, "none"))
     assert (row["group"], row["accuracy"], average["accuracy"]) == ("reasoning", "0.75", "0.75")
+
+
+def test_difference_of_a_headline_group_is_paired_within_the_group(tmp_path):
+    folders = {}
+    for policy, signs in {"base": "0000", "mstar": "0110"}.items():
+        folders[policy] = evaluated(tmp_path / policy, signs, benchmark="mmstar", headline="reasoning")
+        file = folders[policy] / "responses.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        grouped = [row | {"groups": ["perception" if row["id"] == "q0" else "reasoning"]} for row in rows]
+        write_jsonl(file, grouped)
+        results = json.loads((folders[policy] / "results.json").read_text())
+        results["accuracy"] |= {"reasoning": summarise(grouped[1:])["all"]}
+        write_json(folders[policy] / "results.json", results)
+    tables = compare(folders, "none")
+    assert "unpaired" not in tables["table.md"]
+    gained = next(row for row in rows_of(tables) if row["policy"] == "mstar")
+    assert float(gained["gain"]) == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_a_limit_is_noted_in_the_first_row_too(tmp_path):
+    text = compare({"x": evaluated(tmp_path / "x", "10", limit=2)})["table.md"]
+    assert "[1] the first 2 prompts only" in text
 
 
 def test_what_differs_from_the_first_row_is_noted(tmp_path):
