@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from mstar_pl.data.jsonl import read_rows
+from mstar_pl.evaluation.benchmarks.mmbench import MMBench, circular
 from mstar_pl.evaluation.evaluate import RESPONSES, RESULTS
 from mstar_pl.evaluation.paper import (
     BENCHMARK_SCORES,
@@ -67,9 +68,10 @@ class Evaluation:
 
     @cached_property
     def responses(self) -> list[dict[str, Any]]:
-        """The graded responses, empty if they were not kept."""
+        """The graded responses, of MMBench one a question as it is scored; empty if they were not kept."""
         path = self.folder / RESPONSES
-        return [row for _, row in read_rows(path)] if path.is_file() else []
+        rows = [row for _, row in read_rows(path)] if path.is_file() else []
+        return circular(rows) if self.benchmark == MMBench.name else rows
 
     def entry(self, group: str) -> Mapping[str, Any]:
         """Return accuracy and counts of a group of prompts; empty if nothing of it was decided."""
@@ -83,12 +85,9 @@ class Evaluation:
 
     def outcomes(self, group: str) -> dict[str, str]:
         """Return the outcome by prompt id of a group; empty if the responses do not give its accuracy."""
-        groups = {
-            row["id"]: {"ALL", *map(task_title, row.get("groups", [row["task"]]))} for row in self.responses
-        }
-        outcomes = {
-            row["id"]: row["outcome"] for row in self.responses if task_title(group) in groups[row["id"]]
-        }
+        title = task_title(group)
+        rows = [row for row in self.responses if title in ("ALL", *map(task_title, row["groups"]))]
+        outcomes = {row["id"]: row["outcome"] for row in rows}
         found = decided_accuracy([*outcomes.values()])
         num, mean = self.entry(group)["num"], self.accuracy(group).mean
         return outcomes if found and len(outcomes) == num and isclose(found.mean, mean) else {}
@@ -99,26 +98,40 @@ _OWN = ("policy", "lmm", "data", "process_reward", "device", "dtype")
 
 
 def read_evaluations(policy: str, folder: Path) -> dict[str, Evaluation]:
-    """Return by benchmark the evaluations in a folder or its sub-folders.
+    """Return by benchmark the evaluations in a folder or its sub-folders; those of step judges are left out.
 
     Raises:
         InputError: There is none, one cannot be read, or a benchmark is there twice.
     """
+    found: dict[str, Evaluation] = {}
+    for file, results in read_results(folder).items():
+        one = Evaluation(policy, file.parent, results)
+        if "accuracy" not in results:
+            continue
+        if one.benchmark in found:
+            other = found[one.benchmark].folder
+            raise InputError(f"{file}: {one.benchmark} is in {other}, too; give a folder with one of them")
+        found[one.benchmark] = one
+    if not found:
+        raise InputError(f"{folder}: no accuracy of a policy here; give a finished evaluation of one")
+    return found
+
+
+def read_results(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Return each `results.json` in a folder or its sub-folders.
+
+    Raises:
+        InputError: There is none, or one cannot be read.
+    """
     files = [folder / RESULTS] if (folder / RESULTS).is_file() else sorted(folder.glob(f"*/{RESULTS}"))
     if not files:
         raise InputError(f"{folder}: no {RESULTS} here or in a sub-folder; give a finished evaluation")
-    found: dict[str, Evaluation] = {}
+    found = {}
     for file in files:
         try:
-            one = Evaluation(policy, file.parent, json.loads(file.read_text(encoding="utf-8")))
-            name = one.benchmark if one.settings and one.results["accuracy"] else ""
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{file}: not the results of an evaluation; evaluate again") from None
-        if name in found:
-            raise InputError(
-                f"{file}: {name} is in {found[name].folder}, too; give a folder with one of them"
-            )
-        found[name] = one
+            found[file] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file}: cannot be read ({error}); evaluate again") from None
     return found
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import write_json, write_jsonl
+from mstar_pl.evaluation.benchmarks.mmbench import circular
 from mstar_pl.evaluation.comparison import compare
-from mstar_pl.evaluation.evaluate import summarise
+from mstar_pl.evaluation.summary import summarise
 from mstar_pl.types import InputError
 
 GPS, FQA = "geometry problem solving", "figure question answering"
@@ -19,9 +20,10 @@ def evaluated(folder, signs, task="all", responses=True, first=0, **further):
     """Write a finished evaluation: `1` is a correct answer, `0` a wrong one, `-` an undecided one."""
     outcomes = {"1": "correct", "0": "wrong", "-": "undecided"}
     rows = [
-        {"id": f"q{first + index}", "task": task, "outcome": outcomes[sign], "finish_reason": "stop"}
+        {"id": f"{first + index}", "task": task, "outcome": outcomes[sign], "finish_reason": "stop"}
         for index, sign in enumerate(signs)
     ]
+    rows = [row | {"groups": [task] if task != "all" else []} for row in rows]
     settings = {"policy": str(folder), "data": "runs/own.jsonl", "rules": "default", "num_prompts": len(rows)}
     folder.mkdir(parents=True, exist_ok=True)
     settings |= {"limit": further.pop("limit", None)}
@@ -112,7 +114,7 @@ def test_difference_of_a_headline_group_is_paired_within_the_group(tmp_path):
         folders[policy] = evaluated(tmp_path / policy, signs, benchmark="mmstar", headline="reasoning")
         file = folders[policy] / "responses.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()]
-        grouped = [row | {"groups": ["perception" if row["id"] == "q0" else "reasoning"]} for row in rows]
+        grouped = [row | {"groups": ["perception" if row["id"] == "0" else "reasoning"]} for row in rows]
         write_jsonl(file, grouped)
         results = json.loads((folders[policy] / "results.json").read_text())
         results["accuracy"] |= {"reasoning": summarise(grouped[1:])["all"]}
@@ -147,9 +149,9 @@ def test_what_differs_from_the_first_row_is_noted(tmp_path):
     ("harm", "message"),
     [
         ("missing", "no results.json here or in a sub-folder"),
-        ("torn", "not the results of an evaluation"),
+        ("torn", "results.json: cannot be read"),
         ("twice", "own is in"),
-        ("strange", r"other prompts than .*base \(e.g. 'q12'\)"),
+        ("strange", r"other prompts than .*base \(e.g. '12'\)"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, harm, message):
@@ -175,3 +177,30 @@ def test_command_prints_and_writes(tmp_path, capsys):
     assert (tmp_path / "out/table.csv").read_text().startswith("policy,benchmark,group,accuracy")
     assert main(["table", "--results.x", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no results.json" in capsys.readouterr().err
+
+
+def test_mmbench_is_paired_by_question_as_it_is_scored(tmp_path):
+    """Two questions in two copies each; the second policy gets both copies of one right."""
+    folders = {}
+    for policy, right in {"base": {"1", "2"}, "mstar": {"1", "1000001", "2"}}.items():
+        rows = [
+            {"id": key, "task": "logic_reasoning", "outcome": "correct" if key in right else "wrong"}
+            for key in ("1", "2", "1000001", "1000002")
+        ]
+        rows = [row | {"groups": ["reasoning"], "finish_reason": "stop"} for row in rows]
+        folders[policy] = tmp_path / policy
+        write_jsonl(folders[policy] / "responses.jsonl", rows)
+        named = {"benchmark": "mmbench", "rules": "vlmevalkit-2024", "headline": "reasoning", "settings": {}}
+        write_json(folders[policy] / "results.json", named | {"accuracy": summarise(circular(rows))})
+    tables = compare(folders, "none")
+    assert "unpaired" not in tables["table.md"]
+    gained = next(row for row in rows_of(tables) if row["policy"] == "mstar")
+    assert (gained["accuracy"], gained["gain"], gained["num"]) == ("0.5", "0.5", "2")
+
+
+def test_step_judges_are_in_no_table_of_policies(tmp_path):
+    evaluated(tmp_path / "x/own", "10")
+    write_json(tmp_path / "x/processbench/results.json", {"benchmark": "processbench", "scores": {}})
+    assert "processbench" not in compare({"x": tmp_path / "x"})["table.md"]
+    with pytest.raises(InputError, match="no accuracy of a policy"):
+        compare({"x": tmp_path / "x/processbench"})
