@@ -29,7 +29,7 @@ ENTRY_POINTS = LEVELS[-1]
 # What reads the field's data and follows its scoring rules grows with their number.
 FORMATS = ("data/tables.py", "data/arrow_tables.py", "data/elements.py", "data/sources/")
 FORMATS += ("rewards/official/", "evaluation/benchmarks/")
-FORMATS += ("data/publish.py", "evaluation/comparison.py", "evaluation/paper.py")
+FORMATS += ("evaluation/comparison.py", "evaluation/paper.py")  # the tables that the paper has laid down
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
@@ -159,7 +159,7 @@ def test_files_stay_small():
         lines[room] += code[name]
     tools = sum(lines.pop(room) for room in ("evaluation", "commands", "cli.py", "__main__.py"))
     assert lines.pop("minivista") <= 1400
-    assert lines.pop("formats") <= 1700
+    assert lines.pop("formats") <= 2000
     assert tools <= 2000
     assert lines.total() <= 7000
 

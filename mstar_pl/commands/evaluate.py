@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mstar_pl.commands.engine import EngineName, start_engine
+from mstar_pl.commands.table import table
 from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import InputError, SamplingConfig
 
@@ -50,7 +51,8 @@ def evaluate(
         out: Folder of the results; default is runs/evaluate/POLICY-DATA.
         benchmark: mathvista, m3cot, mmstar, mmbench, ai2d or ai2d_no_mask, graded by its official rule; of a
             process reward model visualprocessbench or processbench.
-        benchmarks: 'all' evaluates every benchmark of a policy whose folder is there, with one engine.
+        benchmarks: 'all' evaluates every benchmark of a policy whose folder is there, with one engine, and
+            prints the paper's tables (also OUT/table.md and .csv).
         prompts: How a benchmark's questions are written: as the policy was trained, or as its authors do.
         options: Further options of the benchmark's class as JSON, e.g. '{"era": "head"}' of mmbench.
         engine: Where responses are generated: vLLM, or Transformers' generate.
@@ -83,6 +85,8 @@ def evaluate(
     out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"
     known = {"policy": policy, "engine": engine, "limit": limit} | ({} if "" in chosen else asking)
     _answer(chosen, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
+    if benchmarks is not None:
+        table(({"baseline": baseline} if baseline else {}) | {Path(policy).name: out}, out)
 
 
 def _answer(

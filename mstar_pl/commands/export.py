@@ -37,43 +37,58 @@ def model(
         datasets: Data sets that it was trained on, as the hub names them.
         license: Licence as the hub names it, e.g. 'mit'.
     """
-    from mstar_pl.data.cards import escaped
     from mstar_pl.data.recipe import find_recipe
-    from mstar_pl.evaluation.comparison import compare
     from mstar_pl.models.publish import publish_model
 
     name, sections = name or out.name, {}
     front_matter = {"base_model": base_model, "datasets": datasets, "license": license}
     given: dict[str, Any] = {key: value for key, value in front_matter.items() if value is not None}
     if results is not None:
-        sections["Scores"] = compare({escaped(name): results}, "none")["table.md"]
-        given |= {"model_name": name, "eval_results": _eval_results(results)}
+        sections["Scores"], given["eval_results"] = _scores(name, results)
+        given["model_name"] = name
     recipe = recipe or find_recipe(source.parent)
     print(f"wrote {publish_model(source, out, recipe, sections, **given)}")
 
 
-def _eval_results(results: Path) -> list[EvalResult]:
-    """Return the scores as the hub lists them."""
-    from huggingface_hub import EvalResult
+def _scores(name: str, folder: Path) -> tuple[str, list[EvalResult]]:
+    """Return the scores of a policy or of a process reward model, as a table and as the hub lists them."""
+    from mstar_pl.data.cards import escaped
+    from mstar_pl.evaluation.comparison import compare, read_evaluations, read_results, score
+    from mstar_pl.evaluation.table import score_table
 
-    from mstar_pl.evaluation.comparison import read_evaluations, score
-    from mstar_pl.evaluation.paper import TITLES
-
-    scores = [score(one, one.headline) for one in read_evaluations("", results).values()]
-    return [
-        EvalResult(
-            task_type="image-text-to-text",
-            dataset_type=one.benchmark,
-            dataset_name=TITLES.get(one.benchmark, one.benchmark),
-            metric_type="accuracy",
-            metric_value=round(100 * one.mean, 2),
-            metric_name="greedy accuracy in percent, 95 % interval {1:.1f} to {2:.1f}".format(
-                *(100 * bound for bound in one.interval)
-            ),
-        )
-        for one in scores
+    judged = [one for one in read_results(folder).values() if "scores" in one]
+    if judged:
+        tables = [f"{one['benchmark']} ({one['rules']}):\n\n{score_table(one['scores'])}" for one in judged]
+        listed = [
+            _eval_result(one["benchmark"], metric, one["scores"]["all"][metric], metric)
+            for one in judged
+            for metric in ("macro_f1", "f1")
+            if metric in one["scores"]["all"]
+        ]
+        return "\n\n".join(tables), listed
+    found = [score(one, one.headline) for one in read_evaluations(name, folder).values()]
+    text = "greedy accuracy in percent, 95 % interval {1:.1f} to {2:.1f}"
+    listed = [
+        _eval_result(one.benchmark, "accuracy", one.mean, text.format(*(100 * x for x in one.interval)))
+        for one in found
         if one is not None and one.interval is not None
     ]
+    return compare({escaped(name): folder}, "none")["table.md"], listed
+
+
+def _eval_result(benchmark: str, metric: str, value: float, text: str) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    from mstar_pl.evaluation.paper import TITLES
+
+    return EvalResult(
+        task_type="image-text-to-text",
+        dataset_type=benchmark,
+        dataset_name=TITLES.get(benchmark, benchmark),
+        metric_type=metric,
+        metric_value=round(100 * value, 2),
+        metric_name=text,
+    )
 
 
 def dataset(

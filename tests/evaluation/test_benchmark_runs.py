@@ -61,6 +61,29 @@ def test_one_command_evaluates_the_embedded_model_on_all_five(evaluated):
     assert (evaluated / "mathvista/leaderboard.json").is_file()
 
 
+def test_one_command_ends_with_the_tables_of_the_paper(evaluated):
+    benchmarks, tasks = (evaluated / "table.md").read_text().split("MathVista by task:")
+    head, _, measured, *paper = [line for line in benchmarks.splitlines() if line.startswith("|")]
+    titles = ["policy", "MathVista", "M3CoT", "MMStar-R", "MMBench-R", "AI2D", "average"]
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == titles
+    assert measured.startswith("| embedded ")
+    assert measured.count(" to ") == 6, "each number has its interval"
+    assert "MiniCPM-V-2.5 M-STAR (paper)" in paper[-1]
+    assert "7 of 1000 prompts" in tasks
+    assert (evaluated / "table.csv").is_file()
+
+
+def test_tables_compare_two_runs_of_all_benchmarks(evaluated, capsys):
+    """A policy compared with itself: every difference is paired, and nothing."""
+    rows = ["--results.a", str(evaluated), "--results.b", str(evaluated)]
+    assert main(["table", *rows, "--reference", "none"]) == 0
+    text = capsys.readouterr().out
+    assert "unpaired" not in text
+    (less, by_task) = (line for line in text.splitlines() if line.startswith("| less a "))
+    assert less.count("+0.0 (+0.0 to +0.0)") == 6
+    assert by_task.count("+0.0 (+0.0 to +0.0)") >= 4
+
+
 def test_an_interrupted_run_goes_on_inside_a_benchmark_and_keeps_finished_ones(evaluated, root, capsys):
     """After a kill in the middle of MMStar; a mark in the kept responses tells them from generated ones."""
     before = {name: rows_of(evaluated / name / "responses.jsonl") for name in FIVE}

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from mstar_pl.cli import main
 from mstar_pl.data.collate import collate_examples
+from mstar_pl.data.jsonl import write_json
 from mstar_pl.data.recipe import find_recipe
 from mstar_pl.models import adapter_for
 from mstar_pl.models.export import export_policy, export_process_reward
@@ -71,6 +72,26 @@ def test_published_policy_loads_and_its_card_tells_all(run, examples, tmp_path):
     with torch.no_grad():
         assert torch.equal(first(**batch).logits, second(**batch).logits)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_card_of_a_judge_has_its_scores_on_labelled_steps(run, internvl_folder, tmp_path):
+    lmm = adapter_for(internvl_folder)
+    model = lmm.load_model()
+    source = export_process_reward(lmm, model, StepReadOut(lmm, model), run / "mprm")
+    scores = {"all": {"macro_f1": 0.625, "num": 8}, "MathVerse": {"macro_f1": 0.5, "num": 3}}
+    named = {"benchmark": "visualprocessbench", "rules": "threshold", "scores": scores}
+    (tmp_path / "results/visualprocessbench").mkdir(parents=True)
+    write_json(tmp_path / "results/visualprocessbench/results.json", named)
+    arguments = ["--source", source, "--out", tmp_path / "out", "--results", tmp_path / "results"]
+    assert main(["export", "model", *map(str, arguments)]) == 0
+    card = ModelCard.load(tmp_path / "out/README.md")
+    (listed,) = card.data.eval_results
+    assert (listed.dataset_type, listed.metric_type, listed.metric_value) == (
+        "visualprocessbench",
+        "macro_f1",
+        62.5,
+    )
+    assert "| MathVerse | 50.0 " in card.text
 
 
 def test_published_judge_scores_as_before(run, internvl_folder, prompts, tmp_path):
