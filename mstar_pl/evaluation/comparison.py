@@ -174,8 +174,9 @@ def score(one: Evaluation, group: str, first: Evaluation | None = None) -> Score
     if not (entry := one.entry(group)):
         return None
     gain, notes, num = None, [], entry["num"]
-    if group == one.headline and num != (expected := NUM_PROMPTS.get(one.benchmark, num)):
-        notes.append(f"{num} of {expected} prompts")
+    asked = one.settings.get("num_prompts", num)
+    if group == one.headline and asked != (expected := NUM_PROMPTS.get(one.benchmark, asked)):
+        notes.append(f"{asked} of {expected} prompts")
     if one.settings.get("limit"):
         notes.append(f"the first {one.settings['limit']} prompts only")
     if entry.get("undecided"):

@@ -19,9 +19,8 @@ TITLES = {
 }
 """The paper's five benchmarks, by the name that `results.json` gives them, in the order of its columns."""
 
-NUM_PROMPTS = {"mathvista": 1000, "m3cot": 2318, "mmstar": 1000, "ai2d": 3088}
-"""Prompts behind the number of the table: testmini, test, the four reasoning categories, test. MMBench-R is
-counted in questions; how many is not published."""
+NUM_PROMPTS = {"mathvista": 1000, "m3cot": 2318, "mmstar": 1500, "mmbench": 4876, "ai2d": 3088}
+"""Prompts of each: testmini, test, val, dev v1.1 with its copies, test."""
 
 TASKS = ("ALL", "FQA", "GPS", "MWP", "TQA", "VQA")
 """Columns of MathVista by task."""

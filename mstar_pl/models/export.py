@@ -30,11 +30,13 @@ load it without further code. `{adapter}` says which adapter and prompt format i
 
 _USE = """## How to use it
 
+    from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained("FOLDER")
     model = AutoModelForImageTextToText.from_pretrained("FOLDER", dtype="auto")
-    content = [{"type": "image", "path": "picture.png"}, {"type": "text", "text": "How many trees?"}]
+    picture = {"type": "image", "image": Image.open("picture.png")}
+    content = [picture, {"type": "text", "text": "How many trees?"}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",

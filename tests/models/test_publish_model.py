@@ -1,7 +1,9 @@
 """Published models: they load without this package, the card parses, and what is not whole is refused."""
 
 import json
+import re
 import shutil
+import textwrap
 
 import pytest
 import torch
@@ -72,6 +74,17 @@ def test_published_policy_loads_and_its_card_tells_all(run, examples, tmp_path):
     with torch.no_grad():
         assert torch.equal(first(**batch).logits, second(**batch).logits)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_code_of_the_card_runs(run, picture_folder, capsys):
+    (code,) = re.findall(
+        r"## How to use it\n\n(.*?)\n\n`vllm", (run / "policy/README.md").read_text(), re.DOTALL
+    )
+    given = {"FOLDER": str(run / "policy"), "picture.png": str(picture_folder / "0.png"), "=512": "=2"}
+    for name, value in given.items():
+        code = code.replace(name, value)
+    exec(textwrap.dedent(code), {})
+    assert "How many trees?" in capsys.readouterr().out, "the prompt, then the response"
 
 
 def test_card_of_a_judge_has_its_scores_on_labelled_steps(run, internvl_folder, tmp_path):
