@@ -137,21 +137,21 @@ def write_dataset(
         for split, rest in records.items():
             whole = (record for record in chain([first[split]], rest) if record is not None)
             rows = (counts[split].added(record, _row(record, image_root)) for record in whole)
-            _write_shards(temporary / "data", split, rows, features.arrow_schema)
-        use = _USE.format(reader=_READERS[kind], split=next(iter(counts)))
-        body = f"# {escaped(out.name)}\n\n{_ABOUT[kind]}\n\n{use}"
+            counts[split].num_bytes = _write_shards(temporary / "data", split, rows, features.arrow_schema)
+        if recipe is not None:
+            shutil.copyfile(recipe, temporary / RECIPE)
+        body = [
+            f"# {escaped(out.name)}",
+            _ABOUT[kind],
+            _USE.format(reader=_READERS[kind], split=next(iter(counts))),
+        ]
         sections = {
             "Source": escaped(source),
             "Images": _EMBEDDED if image_root is None else _REFERENCED,
-            "Counts": "\n\n".join(
-                f"{split}:\n\n{listed(found.to_json())}" for split, found in counts.items()
-            ),
+            "Counts": "\n\n".join(f"{split}:\n\n{listed(one.to_json())}" for split, one in counts.items()),
             "Example": fenced(json.dumps(_shown(sample), indent=1, ensure_ascii=False), "json"),
-            **about,
         }
-        if recipe is not None:
-            shutil.copyfile(recipe, temporary / RECIPE)
-        text = card(_front_matter(kind, license, features, counts), body, sections)
+        text = card(_front_matter(kind, license, features, counts), "\n\n".join(body), sections | about)
         (temporary / "README.md").write_text(text, encoding="utf-8")
     return out
 
@@ -172,12 +172,14 @@ class Counts:
         tasks: Rows by task.
         prompts: Distinct prompt ids.
         images: Distinct images.
+        num_bytes: Bytes of all cells.
     """
 
     num: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
     prompts: set[str] = field(default_factory=set)
     images: set[str] = field(default_factory=set)
+    num_bytes: int = 0
 
     def added(self, record: Record, row: dict[str, Any]) -> dict[str, Any]:
         """Count a record and return its row."""
@@ -247,17 +249,20 @@ def _shown(record: Record) -> dict[str, Any]:
     return record.to_json() | {"images": [Path(container(image)).name for image in record.prompt.images]}
 
 
-def _write_shards(folder: Path, split: str, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write rows; images that a row group holds more than once are stored once in it."""
-    number, group = 0, list(islice(rows, ROWS))
+def _write_shards(folder: Path, split: str, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> int:
+    """Write rows and return the bytes of their cells; an image twice in a row group is stored once in it."""
+    number, num_bytes, group = 0, 0, list(islice(rows, ROWS))
     while group:
         path = folder / f"{split}-{number:05d}.parquet"
         with pq.ParquetWriter(path, schema, compression="zstd", dictionary_pagesize_limit=2**30) as writer:
             full = False
             while group and not full:
-                writer.write_table(pa.Table.from_pylist(group, schema))
+                table = pa.Table.from_pylist(group, schema)
+                writer.write_table(table)
+                num_bytes += table.nbytes
                 group, full = list(islice(rows, ROWS)), path.stat().st_size >= SHARD
         number += 1
+    return num_bytes
 
 
 def _front_matter(
@@ -273,6 +278,6 @@ def _front_matter(
     )
     splits = SplitDict()
     for split, found in counts.items():
-        splits.add(SplitInfo(split, num_examples=found.num["rows"]))
+        splits.add(SplitInfo(split, num_bytes=found.num_bytes, num_examples=found.num["rows"]))
     DatasetInfosDict({"default": DatasetInfo(features=features, splits=splits)}).to_dataset_card_data(data)
     return data
