@@ -13,6 +13,7 @@ from mstar_pl.cli import main
 from mstar_pl.data.images import image_digest, load_image
 from mstar_pl.data.jsonl import read_examples, write_json, write_jsonl
 from mstar_pl.data.publish import open_split, write_dataset
+from mstar_pl.data.sources.given import load_examples
 from mstar_pl.data.sources.published import PublishedExamples, PublishedSteps
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.store import RolloutStore
@@ -88,6 +89,13 @@ def test_referenced_images_come_back_as_they_were(request, tmp_path, pictures, k
     assert row["image_sha256"] == [image_digest(str(pictures / "0.png"))]
     with pytest.raises(InputError, match="does not exist"):
         source(out, images=tmp_path / "out").load()
+
+
+def test_a_file_of_it_is_a_training_set_without_further_options(examples, tmp_path):
+    out = write_dataset({"train": examples}, tmp_path / "out", **ABOUT)
+    back = load_examples(out / "data/train-00000.parquet")
+    assert without_images(back) == without_images(examples)
+    assert digests(back) == digests(examples)
 
 
 def test_datasets_reads_the_folder_with_its_splits_and_features(examples, tmp_path):

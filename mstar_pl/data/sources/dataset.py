@@ -8,6 +8,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, cast
 
+from mstar_pl.data.jsonl import decode_object
 from mstar_pl.data.sources.fields import AnswerForm, absent, gold_choice
 from mstar_pl.data.sources.source import RowSource
 from mstar_pl.data.tables import Row
@@ -89,6 +90,8 @@ class DatasetPrompts(RowSource[Prompt]):
 
     def _metadata(self, row: Row) -> Mapping[str, Any]:
         given = row.get("metadata") or {}
+        if isinstance(given, str):  # as published data sets have it
+            given = decode_object(given.encode())
         return given | {name: find(row, (name,), name) for name in self.metadata}
 
 
