@@ -132,6 +132,8 @@ def read_results(folder: Path) -> dict[Path, dict[str, Any]]:
             found[file] = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{file}: cannot be read ({error}); evaluate again") from None
+        if not isinstance(found[file], dict) or "settings" not in found[file]:
+            raise InputError(f"{file}: not the results of an evaluation; give its folder")
     return found
 
 

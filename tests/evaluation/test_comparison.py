@@ -150,6 +150,7 @@ def test_what_differs_from_the_first_row_is_noted(tmp_path):
     [
         ("missing", "no results.json here or in a sub-folder"),
         ("torn", "results.json: cannot be read"),
+        ("foreign", "not the results of an evaluation"),
         ("twice", "own is in"),
         ("strange", r"other prompts than .*base \(e.g. '12'\)"),
     ],
@@ -159,6 +160,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path, harm, message):
     if harm == "torn":
         evaluated(other, "10")
         (other / "results.json").write_text('{"accuracy": ')
+    elif harm == "foreign":
+        write_json(other / "results.json", {"accuracy": 0.5})
     elif harm == "twice":
         evaluated(other / "a", "10")
         evaluated(other / "b", "10")
@@ -200,7 +203,7 @@ def test_mmbench_is_paired_by_question_as_it_is_scored(tmp_path):
 
 def test_step_judges_are_in_no_table_of_policies(tmp_path):
     evaluated(tmp_path / "x/own", "10")
-    write_json(tmp_path / "x/processbench/results.json", {"benchmark": "processbench", "scores": {}})
+    write_json(tmp_path / "x/processbench/results.json", {"settings": {}, "scores": {}})
     assert "processbench" not in compare({"x": tmp_path / "x"})["table.md"]
     with pytest.raises(InputError, match="no accuracy of a policy"):
         compare({"x": tmp_path / "x/processbench"})

@@ -92,7 +92,7 @@ def test_card_of_a_judge_has_its_scores_on_labelled_steps(run, internvl_folder, 
     model = lmm.load_model()
     source = export_process_reward(lmm, model, StepReadOut(lmm, model), run / "mprm")
     scores = {"all": {"macro_f1": 0.625, "num": 8}, "MathVerse": {"macro_f1": 0.5, "num": 3}}
-    named = {"benchmark": "visualprocessbench", "rules": "threshold", "scores": scores}
+    named = {"benchmark": "visualprocessbench", "rules": "threshold", "scores": scores, "settings": {}}
     (tmp_path / "results/visualprocessbench").mkdir(parents=True)
     write_json(tmp_path / "results/visualprocessbench/results.json", named)
     arguments = ["--source", source, "--out", tmp_path / "out", "--results", tmp_path / "results"]
