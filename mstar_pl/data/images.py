@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -15,6 +16,7 @@ from itertools import islice
 from os import cpu_count
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 from PIL import Image
 from tqdm import tqdm
@@ -25,6 +27,8 @@ from mstar_pl.data.tables import TextTable, open_table
 from mstar_pl.types import InputError, Prompt
 
 T = TypeVar("T")
+MAX_BYTES = 1 << 29
+"""Most bytes of a packed image: what Pillow accepts has less, and a zip bomb more."""
 WINDOW = 1024
 """Records whose images are decoded at a time."""
 
@@ -71,21 +75,30 @@ def image_bytes(image: str) -> bytes:
 
     Raises:
         FileNotFoundError: There is no such file, member or row.
-        ValueError: The cell holds no image.
+        ValueError: The cell holds no image, or the member cannot be unpacked.
     """
     file, *place = image.split(MARK)
     if not place:
         return Path(image).read_bytes()
     if len(place) == 1:
-        try:
-            return archive(file).read(place[0])
-        except KeyError:
-            raise FileNotFoundError(f"{place[0]} is not in {file}") from None
+        return _member(file, place[0])
     return _cell(file, place)
 
 
 def _file(image: str) -> str | BytesIO:
     return BytesIO(image_bytes(image)) if MARK in image else image
+
+
+def _member(file: str, name: str) -> bytes:
+    try:
+        size = archive(file).getinfo(name).file_size
+        if size > MAX_BYTES:
+            raise ValueError(f"the member has {size} bytes unpacked, over {MAX_BYTES}")
+        return archive(file).read(name)
+    except KeyError:
+        raise FileNotFoundError(f"{name} is not in {file}") from None
+    except (BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # damaged, encrypted, packed otherwise
+        raise ValueError(f"the member cannot be unpacked: {error}") from None
 
 
 def _cell(file: str, place: Sequence[str]) -> bytes:
@@ -100,11 +113,20 @@ def _cell(file: str, place: Sequence[str]) -> bytes:
     if len(place) == 3:
         value = value[int(place[2])]
     if isinstance(value, dict):  # of `datasets`
-        value = value["bytes"] or (Path(file).parent / (value["path"] or "")).read_bytes()
+        value = value["bytes"] or _beside(file, value["path"] or "")
     try:
         return base64.b64decode(value, validate=False) if isinstance(value, str) else bytes(value)
     except (binascii.Error, TypeError) as error:
         raise ValueError(f"the cell holds no image: {error}") from None
+
+
+def _beside(table: str, path: str) -> bytes:
+    """Return the bytes of an image that a cell only names; the cell comes with the data, and may lie."""
+    folder = Path(table).parent.resolve()
+    image = (folder / path).resolve()
+    if not image.is_relative_to(folder):
+        raise ValueError(f"the cell names {path}, outside of {folder}")
+    return image.read_bytes()
 
 
 @lru_cache(maxsize=64)

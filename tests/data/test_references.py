@@ -6,9 +6,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from zipfile import ZipFile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from mstar_pl.data.images import image_bytes, verify_images
+from mstar_pl.data.images import image_bytes, load_image, verify_images
 from mstar_pl.data.jsonl import read_prompts, write_jsonl
 from mstar_pl.data.sources.source import locate
 from mstar_pl.types import InputError, Prompt
@@ -55,6 +58,31 @@ def test_broken_archives_are_named(tmp_path):
         locate("1.png", tmp_path / "a.zip")
     with pytest.raises(InputError, match="no such archive"):
         locate("1.png", Path(tmp_path / "b.zip"))
+
+
+def test_damaged_and_oversized_members_are_named(archive, monkeypatch):
+    image = f"{archive}::pictures/3.png"
+    monkeypatch.setattr("mstar_pl.data.images.MAX_BYTES", 49_999)
+    with pytest.raises(InputError, match=r"3\.png: cannot be read as an image \(the member has 50000 bytes"):
+        load_image(image)
+    monkeypatch.undo()
+    damaged = archive.with_name("damaged.zip")
+    damaged.write_bytes(archive.read_bytes().replace(bytes([3]) * 100, bytes([9]) * 100, 1))
+    with pytest.raises(InputError, match=r"3\.png: cannot be read .* cannot be unpacked: Bad CRC-32"):
+        load_image(f"{damaged}::pictures/3.png")
+
+
+def test_a_cell_cannot_name_an_image_outside_of_the_folder_of_its_table(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        Image.new("RGB", (3, 2)).save(place / "1.png")
+    cells = [{"bytes": None, "path": path} for path in ("1.png", "../1.png", str(tmp_path / "1.png"))]
+    pq.write_table(pa.table({"image": cells}), folder / "test.parquet")
+    assert load_image(f"{folder}/test.parquet::0::image").size == (3, 2)
+    for row in (1, 2):
+        with pytest.raises(InputError, match=r"the cell names .*1\.png, outside of"):
+            load_image(f"{folder}/test.parquet::{row}::image")
 
 
 def test_an_archive_elsewhere_is_not_within_a_folder(archive, tmp_path):

@@ -32,7 +32,7 @@ def is_jsonl(path: str | Path) -> bool:
 
 def name_of(given: Given) -> str:
     """Return the name of what is given, for messages."""
-    return given.name if isinstance(given, Source) else str(given)
+    return given.origin if isinstance(given, Source) else str(given)
 
 
 def load_prompts(given: Given) -> Sequence[Prompt]:

@@ -31,8 +31,8 @@ class Source(ABC, Generic[T]):
     path: Path | None = None
 
     @property
-    def name(self) -> str:
-        """Name of the data in messages."""
+    def origin(self) -> str:
+        """Where the data come from, for messages."""
         return type(self).__name__ if self.path is None else str(self.path)
 
     @abstractmethod
@@ -93,7 +93,7 @@ class RowSource(Source[R]):
         """
         records = self.records()
         if self.faulty == "skip":
-            return sound(records, self.name)
+            return sound(records, self.origin)
         _ = records[0]
         return records
 
