@@ -23,7 +23,7 @@ def bootstrap(
     rules: Rules = "default",
     seed: int = 0,
     engine: EngineName = "vllm",
-    max_model_len: int = 4096,
+    max_model_len: int | None = None,
     limit: int | None = None,
     shard: int = 256,
     lmm: dict[str, Any] | None = None,
@@ -47,7 +47,8 @@ def bootstrap(
             2023).
         seed: Seed of the draws.
         engine: Where responses are sampled: vLLM, or Transformers' generate.
-        max_model_len: Most tokens of prompt and response together.
+        max_model_len: Most tokens of prompt and response together; default is as many as the model takes, up
+            to 4,096.
         limit: Use only the first so many prompts.
         shard: Prompts of one shard.
         lmm: Options of the LMM adapter as JSON, e.g. '{"question_style": "plain"}'; default is what the

@@ -15,15 +15,16 @@ EngineName = Literal["vllm", "transformers"]
 
 
 def start_engine(
-    name: EngineName, adapter: LMM, prompts: Sequence[Prompt], max_tokens: int, max_model_len: int
+    name: EngineName, adapter: LMM, prompts: Sequence[Prompt], max_tokens: int, max_model_len: int | None
 ) -> RolloutEngine:
     """Start an engine with the weights of the adapter's folder, once all prompts are known to fit.
 
     Raises:
-        InputError: A prompt does not fit, or vLLM cannot be imported.
+        InputError: A prompt does not fit, the model has a shorter context, or vLLM cannot be imported.
     """
-    from mstar_pl.rollouts.engine import check_context
+    from mstar_pl.rollouts.engine import check_context, context_of
 
+    max_model_len = context_of(adapter, max_model_len)
     for prompt in prompts:
         check_context(adapter, prompt, max_tokens, max_model_len)
     max_images = max(len(prompt.images) for prompt in prompts)

@@ -28,7 +28,7 @@ def evaluate(
     engine: EngineName = "vllm",
     limit: int | None = None,
     max_tokens: int = 512,
-    max_model_len: int = 4096,
+    max_model_len: int | None = None,
     rules: Rules = "default",
     baseline: Path | None = None,
     lmm: dict[str, Any] | None = None,
@@ -58,7 +58,8 @@ def evaluate(
         engine: Where responses are generated: vLLM, or Transformers' generate.
         limit: Use only the first so many prompts.
         max_tokens: Most tokens of a response.
-        max_model_len: Most tokens of prompt and response together.
+        max_model_len: Most tokens of prompt and response together; default is as many as the model takes, up
+            to 4,096.
         rules: How answers of a file are compared: the project's rules, or MathVista's official ones (current
             or of 2023).
         baseline: Folder of an earlier evaluation of the same prompts; adds its column and the paired gain.
@@ -95,7 +96,7 @@ def _answer(
     greedy: SamplingConfig,
     drawn: SamplingConfig | None,
     known: dict[str, Any],
-    max_model_len: int,
+    max_model_len: int | None,
     lmm: dict[str, Any],
     baseline: Path | None,
     judge: ProcessReward | None,

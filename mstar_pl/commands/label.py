@@ -32,7 +32,7 @@ def label(
     seed: int = 0,
     val_percent: float = 5.0,
     engine: EngineName = "vllm",
-    max_model_len: int = 4096,
+    max_model_len: int | None = None,
     limit: int | None = None,
     shard: int = 256,
     lmm: dict[str, Any] | None = None,
@@ -59,7 +59,8 @@ def label(
         seed: Seed of the draws.
         val_percent: Share of the prompts whose responses go to val.jsonl.
         engine: Where they are sampled: vLLM, or Transformers' generate.
-        max_model_len: Most tokens of prompt and response together.
+        max_model_len: Most tokens of prompt and response together; default is as many as the model takes, up
+            to 4,096.
         limit: Use only the first so many prompts.
         shard: Responses of one shard.
         lmm: Options of the LMM adapter as JSON; default is what the policy's export recorded.

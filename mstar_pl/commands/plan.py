@@ -23,6 +23,7 @@ from mstar_pl.evaluation.table import markdown
 from mstar_pl.models import adapter_for
 from mstar_pl.modules import LMMModule
 from mstar_pl.modules.dry_run import Footprint, Kind, dry_run
+from mstar_pl.rollouts.engine import context_of
 from mstar_pl.types import InputError
 
 GIB = 2**30
@@ -253,7 +254,7 @@ def _add_generation(
         cache = int(given.get("cpu_kv_cache_gib", 0) * GIB)
     if cache:
         engine["engine: KV cache"] = cache
-        token, length = _token_bytes(model), given.max_model_len
+        token, length = _token_bytes(model), context_of(module.lmm, given.max_model_len)
         found["notes"].append(
             f"KV cache: {'at most ' if machine.is_gpu else ''}{cache // token} tokens of {token} bytes, "
             f"{cache // token // length} responses of {length} tokens with their prompts; "

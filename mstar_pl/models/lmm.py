@@ -125,6 +125,12 @@ class LMM:
             attn_implementation=self.attention,
         )
 
+    @cached_property
+    def num_positions(self) -> int | None:
+        """Most tokens that the language model has positions for; None if its configuration does not say."""
+        config = AutoConfig.from_pretrained(self.path, local_files_only=True)
+        return getattr(config.get_text_config(), "max_position_embeddings", None)
+
     # Prompts and responses
 
     def render(self, prompt: Prompt) -> str:

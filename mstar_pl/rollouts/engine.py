@@ -125,6 +125,23 @@ class RolloutEngine(ABC):
         """Take the memory back; `load_policy` must follow before `generate`."""
 
 
+def context_of(lmm: LMM, max_model_len: int | None) -> int:
+    """Return the context that is asked for, or else as much as the model has, up to 4,096 tokens.
+
+    Raises:
+        InputError: The model has fewer positions.
+    """
+    num_positions = lmm.num_positions
+    if max_model_len is None:
+        return min(4096, num_positions or 4096)
+    if num_positions is not None and max_model_len > num_positions:
+        raise InputError(
+            f"max_model_len {max_model_len} is over the {num_positions} tokens that {lmm.path} has "
+            "positions for; lower it"
+        )
+    return max_model_len
+
+
 def check_context(lmm: LMM, prompt: Prompt, max_tokens: int, max_model_len: int) -> None:
     """Refuse a prompt that leaves no room for a whole response.
 

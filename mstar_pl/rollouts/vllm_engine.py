@@ -24,7 +24,14 @@ from vllm import LLM, RequestOutput, SamplingParams
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
 from mstar_pl.rollouts import placement
-from mstar_pl.rollouts.engine import EngineError, Request, RolloutEngine, check_context, count_tokens
+from mstar_pl.rollouts.engine import (
+    EngineError,
+    Request,
+    RolloutEngine,
+    check_context,
+    context_of,
+    count_tokens,
+)
 from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup
 
 
@@ -42,7 +49,8 @@ class VLLMEngine(RolloutEngine):
 
     Args:
         lmm: Adapter of the policy; its folder gives configuration and processor.
-        max_model_len: Most tokens of prompt and response together.
+        max_model_len: Most tokens of prompt and response together; default is as many as the model has
+            positions for, up to 4,096.
         max_num_seqs: Most responses in flight.
         max_num_batched_tokens: Most tokens of one engine step.
         gpu_memory_utilization: Share of the GPU's memory for weights and KV cache.
@@ -53,13 +61,14 @@ class VLLMEngine(RolloutEngine):
         tensor_parallel_size: Devices that share each weight of the engine.
 
     Raises:
-        InputError: The training processes cannot form groups of `tensor_parallel_size`.
+        InputError: The training processes cannot form groups of `tensor_parallel_size`, or the model has
+            fewer positions than `max_model_len`.
     """
 
     def __init__(
         self,
         lmm: LMM,
-        max_model_len: int = 4096,
+        max_model_len: int | None = None,
         max_num_seqs: int = 256,
         max_num_batched_tokens: int = 16384,
         gpu_memory_utilization: float = 0.5,
@@ -76,7 +85,7 @@ class VLLMEngine(RolloutEngine):
         self.gpu_share = gpu_memory_utilization
         self.own_process = own_process
         self.num_processes = 1 if own_process else tensor_parallel_size
-        self.max_model_len = max_model_len
+        self.max_model_len = context_of(lmm, max_model_len)
         self.max_images = max_images
         self._version: int | None = None
         launched = processes.num > 1 and not own_process
@@ -91,9 +100,9 @@ class VLLMEngine(RolloutEngine):
                 lmm.path,
                 dtype=lmm.dtype,
                 enforce_eager=not torch.cuda.is_available(),
-                max_model_len=max_model_len,
+                max_model_len=self.max_model_len,
                 max_num_seqs=max_num_seqs,
-                max_num_batched_tokens=max(max_num_batched_tokens, max_model_len),
+                max_num_batched_tokens=max(max_num_batched_tokens, self.max_model_len),
                 # A prompt that is split over two steps cannot be drawn from with a seed on the CPU.
                 enable_chunked_prefill=torch.cuda.is_available(),
                 gpu_memory_utilization=gpu_memory_utilization,
