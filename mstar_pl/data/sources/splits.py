@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from mstar_pl.data.images import image_digest
 from mstar_pl.data.jsonl import write_json, write_jsonl
 from mstar_pl.data.labelled import check_labelled, hidden
 from mstar_pl.data.records import View
@@ -28,11 +29,14 @@ def split_places(keys: Sequence[Any], sizes: dict[str, int], percent: float, see
         seed: Seed of the order.
 
     Raises:
-        InputError: There are too few places.
+        InputError: There are too few places, or a size or the percentage is out of range.
 
     >>> split_places(["a", "a", "b", "c", "d"], {"test": 1}, 50, seed=1)
     {'test': [0], 'labelled': [2, 4], 'unlabelled': [3]}
     """
+    if min(sizes.values(), default=0) < 0 or not 0 < percent <= 100:
+        given = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError(f"{given}, percent {percent}: give sizes of at least 0, a percentage in (0, 100]")
     groups: dict[Any, list[int]] = {}
     for place, key in enumerate(keys):
         groups.setdefault(key, []).append(place)
@@ -61,6 +65,38 @@ def _halves(left: list[int], keys: Sequence[Any], size: int) -> Parts:
     return {"labelled": sorted(left[:size]), "unlabelled": sorted(left[size:])}
 
 
+def image_groups(prompts: Iterable[Prompt], source: str) -> list[tuple[str, ...]]:
+    """Return a key for each prompt: the same for prompts that share an image, or are linked by such ones.
+
+    Images are compared by their contents, wherever they lie.
+
+    Args:
+        prompts: The prompts.
+        source: Name of the data, for messages.
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    leader: dict[str, str] = {}
+
+    def group_of(image: str) -> str:
+        while leader.setdefault(image, image) != image:
+            leader[image] = leader[leader[image]]
+            image = leader[image]
+        return image
+
+    firsts: list[tuple[str, ...]] = []  # an image of each prompt, or its id
+    for prompt in prompts:
+        try:
+            images = [image_digest(image) for image in prompt.images]
+        except (OSError, ValueError) as error:
+            raise InputError(f"{source}: prompt {prompt.id!r}: {error}") from None
+        for image in images:
+            leader[group_of(image)] = group_of(images[0])
+        firsts.append((images[0],) if images else ("without image", prompt.id))
+    return [(group_of(first[0]),) if len(first) == 1 else first for first in firsts]
+
+
 def write_split(source: Given, out: Path, test: int, val: int, percent: float, seed: int) -> dict[str, Any]:
     """Write the parts of a set of prompts as JSONL files, and what was done as `split.json`, and return that.
 
@@ -81,7 +117,7 @@ def write_split(source: Given, out: Path, test: int, val: int, percent: float, s
     """
     prompts = load_prompts(source)
     check_labelled(prompts, name_of(source))
-    keys = [prompt.images or prompt.id for prompt in prompts]
+    keys = image_groups(prompts, name_of(source))
     parts = split_places(keys, {"test": test, "val": val}, percent, seed)
     chosen: dict[str, Sequence[Prompt]] = {name: View(prompts, places) for name, places in parts.items()}
     for name, file in {"labelled": "train", "test": "test", "val": "val"}.items():

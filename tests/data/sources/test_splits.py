@@ -8,8 +8,9 @@ import pytest
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import read_prompts
 from mstar_pl.data.labelled import reveal
-from mstar_pl.data.sources.splits import split_places
-from mstar_pl.types import InputError
+from mstar_pl.data.sources.given import load_prompts
+from mstar_pl.data.sources.splits import image_groups, split_places
+from mstar_pl.types import InputError, Prompt
 from tests.tables import png, write_table
 
 NUM = 60
@@ -23,7 +24,7 @@ def source(tmp_path):
     rows = []
     for number in range(NUM):
         image = f"TabMWP/images/{number // 2}.png"
-        (tmp_path / "data_images" / image).write_bytes(png("red"))
+        (tmp_path / "data_images" / image).write_bytes(png((number // 2, 0, 0)))
         turns = [
             {"from": "human", "value": f"<image>\nQuestion: {number}+1?"},
             {"from": "gpt", "value": "The answer is 7"},
@@ -61,6 +62,30 @@ def test_the_parts_cover_the_set_and_share_no_image(source, tmp_path, capsys):
     assert NUM - 2 <= len(ids) <= NUM, "of the image that fills a held-out part, a prompt may be left over"
     images = Counter(image for part in parts for image in {prompt.images for prompt in part})
     assert set(images.values()) == {1}
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """Rows whose images lie in cells: 0, 1 and 2 are linked by equal images, 3 has one of its own."""
+    sets = [["red"], ["red", "blue"], ["green", "blue"], ["black"]]
+    rows = [
+        {"id": str(number), "question": "?", "answer": "1", "image": [png(color) for color in colors]}
+        for number, colors in enumerate(sets)
+    ]
+    return write_table(tmp_path / "a.parquet", rows)
+
+
+def test_equal_images_are_one_image_wherever_they_lie(linked):
+    keys = image_groups(load_prompts(linked), "a.parquet")
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+    texts = [Prompt(id=name, question="?") for name in "ab"]
+    assert len(set(image_groups(texts, "b"))) == 2
+
+
+@pytest.mark.parametrize(("test", "percent"), [(-2, 50), (1, 150), (1, -20), (1, 0)])
+def test_sizes_out_of_range_are_refused(test, percent):
+    with pytest.raises(InputError, match="give sizes of at least 0, a percentage in"):
+        split_places([1, 2, 3], {"test": test}, percent, seed=0)
 
 
 def test_a_split_is_made_again_from_its_seed_and_says_what_it_is(source, tmp_path):
