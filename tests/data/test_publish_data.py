@@ -98,6 +98,12 @@ def test_a_file_of_it_is_a_training_set_without_further_options(examples, tmp_pa
     assert digests(back) == digests(examples)
 
 
+def test_metadata_of_another_kind_are_refused_by_row(tmp_path):
+    row = {"id": "1", "question": "?", "answer": "1", "images": [], "response": "1", "metadata": ["a"]}
+    with pytest.raises(InputError, match=r"a\.jsonl:1: 'metadata' must be an object"):
+        PublishedExamples(write_jsonl(tmp_path / "a.jsonl", [row])).load()
+
+
 def test_datasets_reads_the_folder_with_its_splits_and_features(examples, tmp_path):
     out = write_dataset({"train": examples, "validation": examples[:1]}, tmp_path / "out", **ABOUT)
     found = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))

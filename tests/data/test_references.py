@@ -13,7 +13,7 @@ from PIL import Image
 
 from mstar_pl.data.images import image_bytes, load_image, verify_images
 from mstar_pl.data.jsonl import read_prompts, write_jsonl
-from mstar_pl.data.sources.source import locate
+from mstar_pl.data.references import locate
 from mstar_pl.types import InputError, Prompt
 
 PROMPT = Prompt(id="1", question="?")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-from mstar_pl.data.jsonl import decode_object
-from mstar_pl.data.sources.fields import AnswerForm, absent, gold_choice
+from mstar_pl.data.sources.fields import (
+    AnswerForm,
+    absent,
+    check_known,
+    find,
+    gold_choice,
+    mapping_of,
+    text_of,
+    text_or_none,
+    whole_or_none,
+)
 from mstar_pl.data.sources.source import RowSource
 from mstar_pl.data.tables import Row
 from mstar_pl.types import AnswerType, Example, Prompt
@@ -21,7 +29,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "images": ("images", "decoded_image", "image", "image_path"),
     "choices": ("choices", "options"),
 }
-"""Columns in which a field of a prompt is looked for, the first that a row has."""
+"""Columns in which a field of a prompt is looked for, the first that is filled."""
 
 
 class DatasetPrompts(RowSource[Prompt]):
@@ -38,6 +46,9 @@ class DatasetPrompts(RowSource[Prompt]):
             `index` from 0, or `any` of them.
         metadata: Columns to keep in the prompt's metadata.
         options: Options of `RowSource`: images, split, faulty.
+
+    Raises:
+        InputError: `fields` or `answer_form` says something unknown.
     """
 
     def __init__(
@@ -49,29 +60,29 @@ class DatasetPrompts(RowSource[Prompt]):
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
+        check_known("fields", fields or {}, COLUMNS)
+        check_known("answer_form", [answer_form], get_args(AnswerForm))
         self.fields = fields or {}
         self.answer_form = answer_form
         self.metadata = metadata
 
     def read(self, number: int, row: Row) -> Prompt:
         """Return the prompt of a row."""
-        identity, answer = self._cell(row, "id"), self._cell(row, "answer")
         choices = self._choices(row)
-        answer = None if absent(answer) else str(answer)
+        answer = text_or_none(self._cell(row, "answer"), "answer")
         if choices and answer is not None:
             answer = gold_choice(answer, choices, self.answer_form)
-        precision = _text(row, "precision")
         return Prompt(
-            id=str(number if absent(identity) else identity),
-            question=str(self._cell(row, "question", needed=True)),
+            id=text_or_none(self._cell(row, "id"), "id") or str(number),
+            question=text_of(self._cell(row, "question", needed=True), "question"),
             images=self.image(self._cell(row, "images")),
             answer=answer,
             choices=choices or None,
             question_type="multi_choice" if choices else "free_form",
-            answer_type=cast(AnswerType, _text(row, "answer_type") or "text"),
-            unit=_text(row, "unit"),
-            precision=None if precision is None else int(float(precision)),
-            query=_text(row, "query"),
+            answer_type=cast(AnswerType, text_or_none(row.get("answer_type"), "answer_type") or "text"),
+            unit=text_or_none(row.get("unit"), "unit"),
+            precision=whole_or_none(row.get("precision"), "precision"),
+            query=text_or_none(row.get("query"), "query"),
             metadata=self._metadata(row),
         )
 
@@ -82,17 +93,21 @@ class DatasetPrompts(RowSource[Prompt]):
     def _choices(self, row: Row) -> tuple[str, ...]:
         listed = self._cell(row, "choices")
         if isinstance(listed, list):
-            return tuple(str(choice) for choice in listed)
+            return tuple(text_of(choice, "choices") for choice in listed)
         if not absent(listed):
             raise ValueError(f"choices must be a list, got {listed!r:.60}; name their column in fields")
-        lettered = takewhile(lambda name: not absent(row.get(name)), ascii_uppercase)
-        return tuple(str(row[name]) for name in lettered)
+        if "A" not in row:
+            return ()
+        lettered = set(ascii_uppercase) - set(self.fields.values())
+        filled = "".join(sorted(name for name in lettered if not absent(row.get(name))))
+        if not ascii_uppercase.startswith(filled):
+            raise ValueError(f"options are in the columns {', '.join(filled)}: one is empty; fill it")
+        return tuple(text_of(row[name], name) for name in filled)
 
     def _metadata(self, row: Row) -> Mapping[str, Any]:
-        given = row.get("metadata") or {}
-        if isinstance(given, str):  # as published data sets have it
-            given = decode_object(given.encode())
-        return given | {name: find(row, (name,), name) for name in self.metadata}
+        return mapping_of(row.get("metadata"), "metadata") | {
+            name: find(row, (name,), name) for name in self.metadata
+        }
 
 
 class DatasetExamples(RowSource[Example]):
@@ -114,22 +129,3 @@ class DatasetExamples(RowSource[Example]):
         if not isinstance(response, str) or not response.strip():
             raise ValueError(f"{self.response!r} is empty; training needs a response for each prompt")
         return Example(prompt=self.prompts.read(number, row), response=response)
-
-
-def find(row: Row, names: Iterable[str], field: str, needed: bool = True) -> Any:
-    """Return the cell of the first of some columns that a row has; None where none is needed.
-
-    Raises:
-        ValueError: It has none of them; names the columns that it has.
-    """
-    for name in names:
-        if name in row:
-            return row[name]
-    if needed:
-        columns = f"no column {' or '.join(names)} for {field!r}, only {', '.join(row)}"
-        raise ValueError(f"{columns}; name it in the option fields")
-    return None
-
-
-def _text(row: Row, column: str) -> str | None:
-    return None if absent(row.get(column)) else str(row[column])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from mstar_pl.types import AnswerType
+from mstar_pl.data.jsonl import decode_object
+from mstar_pl.types import AnswerType, InputError
 
 AnswerForm = Literal["any", "text", "letter", "index"]
 
@@ -40,6 +41,81 @@ def absent(cell: Any) -> bool:
     if isinstance(cell, str):
         return cell.strip() in ("", "nan", "NaN")
     return cell is None or cell != cell
+
+
+def find(row: dict[str, Any], names: Iterable[str], field: str, needed: bool = True) -> Any:
+    """Return the first cell of some columns that holds something; an empty one, or None, if none does.
+
+    Raises:
+        ValueError: A row that needs one has none of the columns; names those that it has.
+
+    >>> find({"answer": None, "ground_truth": "3"}, ("answer", "ground_truth"), "answer")
+    '3'
+    """
+    cells = [row[name] for name in names if name in row]
+    if needed and not cells:
+        columns = f"no column {' or '.join(names)} for {field!r}, only {', '.join(row)}"
+        raise ValueError(f"{columns}; name it in the option fields")
+    return next((cell for cell in cells if not absent(cell) and cell != []), cells[0] if cells else None)
+
+
+def text_of(cell: Any, field: str) -> str:
+    """Return a text or number as text; whole floats as the integers they were before a column had nulls.
+
+    Raises:
+        ValueError: It is empty, or something else.
+
+    >>> text_of("a", "unit"), text_of(7, "id"), text_of(7.0, "id"), text_of(1.5, "answer")
+    ('a', '7', '7', '1.5')
+    """
+    if absent(cell) or isinstance(cell, bool | bytes | list | dict):
+        raise ValueError(f"{field!r} must be a text, got {cell!r:.60}; mend it, or name another column")
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def text_or_none(cell: Any, field: str) -> str | None:
+    """Return a cell as `text_of` does, None for an empty one."""
+    return None if absent(cell) else text_of(cell, field)
+
+
+def whole_or_none(cell: Any, field: str) -> int | None:
+    """Return the whole number in a cell, None for an empty one.
+
+    Raises:
+        ValueError: It is something else.
+
+    >>> whole_or_none("2.0", "precision"), whole_or_none(1, "precision"), whole_or_none(None, "precision")
+    (2, 1, None)
+    """
+    if (text := text_or_none(cell, field)) is None:
+        return None
+    if not (found := re.fullmatch(r"([0-9]{1,9})(?:\.0*)?", text)):
+        raise ValueError(f"{field!r} must be a whole number, got {cell!r:.60}")
+    return int(found[1])
+
+
+def mapping_of(cell: Any, field: str) -> dict[str, Any]:
+    """Return the mapping in a cell, which may be JSON as text; an empty one for an empty cell.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if absent(cell):
+        return {}
+    given = decode_object(cell.encode()) if isinstance(cell, str) else cell
+    if not isinstance(given, dict):
+        raise ValueError(f"{field!r} must be an object, or JSON as text, got {cell!r:.60}")
+    return given
+
+
+def check_known(option: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse what an option does not know.
+
+    Raises:
+        InputError: There is such; names the known ones.
+    """
+    if (unknown := next((one for one in given if one not in known), None)) is not None:
+        raise InputError(f"{option}: {unknown!r} is unknown; known are {', '.join(known)}")
 
 
 def parse_question(text: str) -> ParsedQuestion:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mstar_pl.data.sources.dataset import find
-from mstar_pl.data.sources.fields import ParsedQuestion, absent, parse_question
+from mstar_pl.data.sources.fields import ParsedQuestion, absent, check_known, find, parse_question
 from mstar_pl.data.sources.mathv360k import turns_of
 from mstar_pl.data.sources.source import R, RowSource
 from mstar_pl.data.step_labels import StepLabels
@@ -35,6 +34,7 @@ class MStarRows(RowSource[R]):
 
     def __init__(self, path: str | Path, fields: dict[str, str] | None = None, **options: Any) -> None:
         super().__init__(path, **options)
+        check_known("fields", fields or {}, ("question", "images", "response", "steps", "labels"))
         self.fields = fields or {}
 
     def _cell(self, row: Row, field: str, names: Sequence[str], needed: bool = True) -> Any:

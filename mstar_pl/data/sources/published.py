@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from mstar_pl.data.sources.fields import mapping_of
 from mstar_pl.data.sources.source import R, RowSource
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import Row
@@ -16,7 +16,7 @@ class _PublishedRows(RowSource[R]):
 
     def _fields(self, row: Row) -> dict[str, Any]:
         fields = {key: cell for key, cell in row.items() if key != "image_sha256"}
-        metadata = json.loads(row.get("metadata") or "{}")
+        metadata = mapping_of(row.get("metadata"), "metadata")
         return fields | {"images": list(self.image(row.get("images"))), "metadata": metadata}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from mstar_pl.data.records import Lazy, View
 from mstar_pl.data.references import locate
-from mstar_pl.data.sources.fields import absent
+from mstar_pl.data.sources.fields import absent, check_known
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import Row, Table, open_table
 from mstar_pl.types import Example, InputError, Prompt
@@ -44,9 +44,6 @@ class Source(ABC, Generic[T]):
         """
 
 
-PromptSource = Source[Prompt]
-
-
 class RowSource(Source[R]):
     """Records from the rows of a table; subclasses say in `read` what a row means.
 
@@ -68,6 +65,7 @@ class RowSource(Source[R]):
         split: str | None = None,
         faulty: Literal["refuse", "skip"] = "refuse",
     ) -> None:
+        check_known("faulty", [faulty], ("refuse", "skip"))
         self.path = Path(path)
         self.images = Path(images) if images is not None else folder_of(self.path)
         self.split = split

@@ -3,6 +3,8 @@
 import base64
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mstar_pl.data.images import image_bytes
@@ -110,6 +112,76 @@ def test_columns_with_other_names_are_named(tmp_path):
         DatasetPrompts(source).load()
     with pytest.raises(InputError, match="no column g for 'answer', only Q, gold, key; name it"):
         DatasetPrompts(source, fields | {"answer": "g"}).load()
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_paths_and_lettered_options_of_delimited_files(tmp_path, name):
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    rows = [
+        {key: row[key] for key in row if key != "choices"}
+        | dict(zip("AB", row["choices"] or ["", ""], strict=True))
+        for row in ROWS
+    ]
+    prompts = DatasetPrompts(write_table(tmp_path / name, rows), metadata=["source"]).load()
+    assert told(prompts) == (EXPECTED, [[PICTURE]] * 2)
+
+
+def test_cells_beside_nulls_in_columns_of_floats(tmp_path):
+    rows = [
+        {"id": 7, "question": "?", "choices": ["x", "y"], "answer": 1, "precision": 2},
+        {"id": None, "question": "?", "choices": None, "answer": None, "precision": None},
+    ]
+    columns = pa.Table.from_pylist(rows)
+    for column in ("id", "answer", "precision"):  # as pandas writes a column of integers with nulls
+        cells = pa.array([float(rows[0][column]), float("nan")])
+        columns = columns.set_column(columns.schema.get_field_index(column), column, cells)
+    pq.write_table(columns, tmp_path / "a.parquet")
+    one, other = DatasetPrompts(tmp_path / "a.parquet", answer_form="index").load()
+    assert (one.id, one.answer, one.precision) == ("7", "y", 2)
+    assert (other.id, other.answer, other.precision) == ("1", None, None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ({"question": None}, "'question' must be a text, got None"),
+        ({"question": ["a"]}, r"'question' must be a text, got \['a'\]"),
+        ({"question": True}, "'question' must be a text, got True"),
+        ({"answer": ["3", "4"]}, "'answer' must be a text"),
+        ({"id": {"a": 1}}, "'id' must be a text"),
+        ({"unit": ["m"]}, "'unit' must be a text"),
+        ({"choices": ["x", None]}, "'choices' must be a text, got None"),
+        ({"metadata": ["x"]}, "'metadata' must be an object"),
+        ({"precision": 1.5}, "'precision' must be a whole number, got 1.5"),
+        ({"precision": "1e999"}, "'precision' must be a whole number"),
+        ({"A": "x", "B": None, "C": "y"}, "options are in the columns A, C: one is empty"),
+        ({"A": None, "B": "y"}, "options are in the columns B: one is empty"),
+    ],
+)
+def test_cells_of_another_kind_are_refused_by_name(tmp_path, cells, reason):
+    path = write_table(tmp_path / "a.jsonl", [{"question": "?", "answer": "3"} | cells])
+    with pytest.raises(InputError, match=r"a\.jsonl:1: .*" + reason):
+        DatasetPrompts(path).load()
+
+
+def test_the_first_column_that_holds_something_counts(tmp_path):
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    row = {"question": "?", "answer": None, "ground_truth": "3", "images": [], "image": "a.png"}
+    (prompt,) = DatasetPrompts(write_table(tmp_path / "a.jsonl", [row])).load()
+    assert (prompt.answer, prompt.images) == ("3", (f"{tmp_path}/a.png",))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"fields": {"anser": "gold"}}, "fields: 'anser' is unknown; known are id, question"),
+        ({"answer_form": "leter"}, "answer_form: 'leter' is unknown; known are any"),
+        ({"faulty": "skp"}, "faulty: 'skp' is unknown; known are refuse, skip"),
+    ],
+)
+def test_unknown_options_are_refused(tmp_path, options, reason):
+    with pytest.raises(InputError, match=reason):
+        DatasetPrompts(tmp_path / "a.jsonl", **options)
 
 
 def test_answers_that_are_indices_and_prompts_without_an_answer(tmp_path):
