@@ -34,6 +34,7 @@ Row = dict[str, Any]
 _TAG = "ки"
 _NUMBERING = re.compile(r"^\s*(Step \d+:\s*)+")  # published rows double it: "Step 1: Step 1: …"
 _QUESTION, _SOLUTION = "### Question:\n", "\n\n### Solution Process:\n"
+_IMAGE = re.compile(r"\A(\s*<image>)+\s*")
 _SYSTEM = "You check a solution step by step. Answer + if a step is right and leads to the answer, else -."
 
 
@@ -114,8 +115,20 @@ def _decode(row: Row, format: StepFormat, default_id: str) -> StepLabels:
     if missing := next((key for key in keys if key not in row), None):
         raise ValueError(f"field {missing!r} is missing; rows of {format} have {', '.join(keys)}")
     identity = default_id if row.get("id") in (None, "", -1) else str(row["id"])
-    common = {"id": identity, "images": row.get("images") or [], "answer": row.get("answer")}
-    return StepLabels.from_json(common | read(row))  # its checks serve all formats
+    common = {"id": identity, "images": images_of(row), "answer": row.get("answer")}
+    # A table has every column in every row: what a row does not have to have may be null.
+    given = {key: cell for key, cell in row.items() if cell is not None or key in keys}
+    return StepLabels.from_json(common | read(given))  # its checks serve all formats
+
+
+def images_of(row: Row) -> Any:
+    """Return the images of a row of any format, under `images` or `image`: a list, if it is well formed.
+
+    >>> images_of({"image": "a.png"}), images_of({"images": ["a.png"], "image": None}), images_of({})
+    (['a.png'], ['a.png'], [])
+    """
+    found = row.get("images") or row.get("image") or []
+    return [found] if isinstance(found, str) else found
 
 
 def _encode(record: StepLabels, format: WrittenFormat, threshold: float) -> list[Row]:
@@ -181,7 +194,7 @@ def _to_math_shepherd(record: StepLabels) -> Row:
 
 
 def _from_visualprm(row: Row) -> Row:
-    turns, image = row["conversations"], row["image"] or []
+    turns = row["conversations"]
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("field 'conversations' must be a list of turns")
     turns = [turn for turn in turns if turn.get("from") != "system"]
@@ -189,11 +202,10 @@ def _from_visualprm(row: Row) -> Row:
     speakers = [turn.get("from") for turn in turns]
     if not marks or speakers != ["human", "gpt"] * len(marks) or not set(marks) <= {"+", "-"}:
         raise ValueError("human turns with a step and gpt turns, + or -, must alternate after the system's")
-    question, found, steps[0] = steps[0].removeprefix(_QUESTION).partition(_SOLUTION)
+    question, found, steps[0] = _IMAGE.sub("", steps[0]).removeprefix(_QUESTION).partition(_SOLUTION)
     if not found:
         raise ValueError(f"the first human turn has no {_SOLUTION.strip()!r} between question and step")
-    fields = {"question": question, "images": [image] if isinstance(image, str) else image}
-    return fields | {"steps": steps, "labels": [float(mark == "+") for mark in marks]}
+    return {"question": question, "steps": steps, "labels": [float(mark == "+") for mark in marks]}
 
 
 def _to_visualprm(record: StepLabels) -> Row:
@@ -206,12 +218,11 @@ def _to_visualprm(record: StepLabels) -> Row:
 
 
 def _from_visualprm_raw(row: Row) -> Row:
-    steps, image = row["steps_with_score"], row.get("image") or []
+    steps = row["steps_with_score"]
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ValueError("field 'steps_with_score' must be a list of objects with step and score")
     return {
         "question": _text(row, "question_orig" if row.get("question_orig") else "question"),
-        "images": [image] if isinstance(image, str) else image,
         "steps": [_text(step, "step") for step in steps],
         "labels": [step.get("score") for step in steps],
     }

@@ -112,6 +112,20 @@ def test_visualprm_is_read(folder):
     assert [len(one.prompt.images) for one in records] == [1, 2, 0]
 
 
+@pytest.mark.parametrize("row", [STEPWISE, SHEPHERD, {"input": SHEPHERD["input"], "value": ["+", "-"]}])
+@pytest.mark.parametrize("key", ["image", "images"])
+def test_images_added_to_formats_without_are_read_under_both_names(folder, row, key):
+    (only,) = read_steps(save(folder / "prm.jsonl", row | {key: "demo/0001.png"}))
+    assert only.prompt.images == (str(folder / "demo/0001.png"),)
+
+
+def test_the_mark_of_an_image_is_no_part_of_the_question(folder):
+    system, first, *rest = VISUAL["conversations"]
+    marked = first | {"value": "<image>\n" + first["value"]}
+    (only,) = read_steps(save(folder / "prm.jsonl", VISUAL | {"conversations": [system, marked, *rest]}))
+    assert only.prompt.question == "How many cubes are red?"
+
+
 def test_images_are_relative_to_the_root_where_one_is_given(folder):
     path = save(folder / "prm.jsonl", VISUAL | {"image": "0001.png"})
     (only,) = read_steps(path, root=folder / "demo")

@@ -33,9 +33,7 @@ class StepRows(RowSource[StepLabels]):
 
     def read(self, number: int, row: Row) -> StepLabels:
         """Return the labelled steps of a row."""
-        # A table has every column in every row; only an answer may be null.
-        given = {name: cell for name, cell in row.items() if cell is not None or name == "answer"}
-        return self._decode(number + 1, given)
+        return self._decode(number + 1, row)
 
 
 class Prm800k(Source[StepLabels]):

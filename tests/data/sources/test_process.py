@@ -115,6 +115,13 @@ def test_published_steps_in_every_form(folder, name, row, question, steps, label
     assert one.prompt.id != other.prompt.id
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.list.json", "a.parquet"])
+def test_a_row_without_an_image_is_read_whatever_the_form(folder, name):
+    path = write_table(folder / name, [VISUAL | {"image": None}, VISUAL])
+    records = StepRows(path, images=folder / "images").load()
+    assert [len(one.prompt.images) for one in records] == [0, 1]
+
+
 def test_steps_with_their_images_in_an_archive(folder):
     with ZipFile(folder / "images.zip", "w") as archive:
         archive.write(folder / "images/demo/1.png", "demo/1.png")
