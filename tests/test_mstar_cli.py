@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mstar_pl.cli import main
+from mstar_pl.data.images import image_digest
 from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.step_formats import read_steps
 from tests.test_cli import CONFIGS, error_of
@@ -68,6 +70,21 @@ def test_a_base_explains_and_the_policy_warms_up_on_it(data, tmp_path):
     args += [f"--data.init_args.train={tmp_path / 'train.jsonl'}", "--data.init_args.val=null"]
     args += ["--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}"]
     assert main(["fit", *args]) == 0
+
+
+def test_what_was_sampled_about_another_image_is_not_used(tmp_path):
+    assert main(["data", "minivista", "--out", str(tmp_path), "--train=2", "--val=0", "--test=0"]) == 0
+    prompts = read_prompts(tmp_path / "train.jsonl")
+    args = ["--policy=embedded", f"--prompts={tmp_path}/train.jsonl", f"--out={tmp_path}/out"]
+    args += ["--engine=transformers", "--max_tokens=4", "--num_samples=2"]
+    fingerprints = []
+    for color in ("red", "red", "blue"):
+        Image.new("RGB", (64, 64), color).save(prompts[0].images[0])
+        image_digest.cache_clear()  # each run is a process of its own
+        main(["bootstrap", *args])
+        (manifest,) = (tmp_path / "out/responses").rglob("manifest.json")
+        fingerprints.append(json.loads(manifest.read_text())["fingerprint"])
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_labels_have_a_report_and_no_prompt_in_both_files(labels):

@@ -55,11 +55,12 @@ def bootstrap(
             policy's export recorded.
     """
     from mstar_pl.data.collate import is_plain
+    from mstar_pl.data.digests import records_digest
     from mstar_pl.data.durable import locked
     from mstar_pl.data.format import ANSWER_CONDITION
     from mstar_pl.data.jsonl import write_json, write_jsonl
     from mstar_pl.data.labelled import read_labelled
-    from mstar_pl.evaluation.evaluate import file_digest, run_fingerprint, run_settings
+    from mstar_pl.evaluation.evaluate import run_fingerprint, run_settings
     from mstar_pl.models import adapter_for
     from mstar_pl.rollouts.bootstrap import BootstrapConfig, explain
 
@@ -75,7 +76,7 @@ def bootstrap(
     adapter = adapter_for(policy, **(lmm or {}) | {"question_style": "plain", "instruction": None})
     settings = run_settings(sampling, **asdict(config), engine=engine, lmm=adapter.options, limit=limit)
     labelled = read_labelled(prompts, limit)
-    fingerprint = run_fingerprint(settings, Path(adapter.path), file_digest(prompts))
+    fingerprint = run_fingerprint(settings, Path(adapter.path), records_digest(labelled))
     asked = [config.condition(prompt) for prompt in labelled]
     with locked(out):
         sampler = start_engine(engine, adapter, asked, max_tokens, max_model_len)

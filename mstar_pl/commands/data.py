@@ -76,7 +76,7 @@ def split(
     Args:
         source: File of labelled prompts, or a source by its class, e.g. MathV360K with --source.path FILE
             --source.images data_images.zip.
-        out: Folder to write.
+        out: New folder to write.
         test: Held-out prompts of the in-domain test.
         val: Held-out prompts for validation.
         percent: Share of the rest that keeps its answers.

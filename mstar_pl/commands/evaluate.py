@@ -102,6 +102,7 @@ def _answer(
     judge: ProcessReward | None,
 ) -> None:
     """Let a policy answer everything that was chosen, with one engine, once all of it is known to be good."""
+    from mstar_pl.data.digests import records_digest
     from mstar_pl.data.durable import locked
     from mstar_pl.evaluation import evaluate as running
     from mstar_pl.evaluation.benchmarks.benchmark import load_checked
@@ -123,7 +124,7 @@ def _answer(
                 lmm=adapter.options,
                 num_prompts=len(asked[name]),
             )
-            digest = running.records_digest(asked[name])
+            digest = records_digest(asked[name])
             fingerprint = running.run_fingerprint(settings, Path(adapter.path), digest)
             rows = running.answer_prompts(sampler, asked[name], greedy, one, out / name, fingerprint)
             results = running.write_results(out / name, one, asked[name], rows, settings, fingerprint)
@@ -163,11 +164,12 @@ def _judge(
     device: str,
 ) -> None:
     """Evaluate a process reward model."""
+    from mstar_pl.data.digests import records_digest
     from mstar_pl.data.durable import locked
     from mstar_pl.data.images import verify_images
     from mstar_pl.evaluation.benchmarks import STEP_BENCHMARKS, choose
     from mstar_pl.evaluation.benchmarks.judging import judge
-    from mstar_pl.evaluation.evaluate import records_digest, run_fingerprint
+    from mstar_pl.evaluation.evaluate import run_fingerprint
     from mstar_pl.evaluation.table import score_table
     from mstar_pl.models.process_reward import ProcessRewardModel
 

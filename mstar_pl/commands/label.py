@@ -66,9 +66,10 @@ def label(
         lmm: Options of the LMM adapter as JSON; default is what the policy's export recorded.
     """
     from mstar_pl.data.collate import is_plain
+    from mstar_pl.data.digests import records_digest
     from mstar_pl.data.durable import locked
     from mstar_pl.data.jsonl import write_json
-    from mstar_pl.evaluation.evaluate import file_digest, run_fingerprint, run_settings
+    from mstar_pl.evaluation.evaluate import run_fingerprint, run_settings
     from mstar_pl.models import adapter_for
     from mstar_pl.rollouts.labels import LabelConfig, StepLabeller, read_labels
 
@@ -85,7 +86,7 @@ def label(
         lmm=adapter.options,
         limit=limit,
     )
-    fingerprint = run_fingerprint(settings, Path(adapter.path), file_digest(prompts))
+    fingerprint = run_fingerprint(settings, Path(adapter.path), records_digest(given or asked))
     with locked(out):
         sampler = start_engine(engine, adapter, asked, sampling.max_tokens, max_model_len)
         sampled = given or _sample(sampler, asked, num_responses, sampling, out, fingerprint, shard)

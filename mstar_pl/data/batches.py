@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mstar_pl.types import InputError
+
 Batch = dict[str, Tensor]
 
 
@@ -179,19 +181,35 @@ class ResumableLoader:
             self._taken += 1
             yield batch
 
+    @property
+    def _num_examples(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type] # ours have a length
+
     def examples(self, batches: range) -> list[int]:
         """Return the positions in the data set of the examples of micro-batches of the current epoch."""
         plan = self._plan(self._epoch())
         return [index for batch in batches for index in plan[batch].indices]
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of optimizer steps whose batches were taken; 0 after the last one of the epoch.
+        """Return the number of optimizer steps whose batches were taken, and of examples in all.
 
-        Unlike batches they are the same for any number of processes and size of micro-batches.
+        After the last step of the epoch it is 0. Unlike batches, steps are the same for any number of
+        processes and size of micro-batches.
         """
         plan = self._plan(self._epoch())
-        return {"steps": plan[self._taken].step if self._taken < len(plan) else 0}
+        steps = plan[self._taken].step if self._taken < len(plan) else 0
+        return {"steps": steps, "examples": self._num_examples}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration skip the batches of these steps."""
+        """Let the next iteration skip the batches of these steps.
+
+        Raises:
+            InputError: The data have become more or fewer inside the epoch: each batch would be another one.
+        """
+        before = state.get("examples", self._num_examples)  # checkpoints of old do not say
+        if state["steps"] and before != self._num_examples:
+            raise InputError(
+                f"the checkpoint was written inside an epoch of {before} examples, now there are "
+                f"{self._num_examples}; restore the data, or go on from a checkpoint between two epochs"
+            )
         self._skip = sum(batch.step < state["steps"] for batch in self._plan(self._epoch()))

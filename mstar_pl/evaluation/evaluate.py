@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from mstar_pl.data.images import image_digest
 from mstar_pl.data.jsonl import read_rows, write_json, write_jsonl
-from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.evaluation.benchmarks.benchmark import Benchmark
 from mstar_pl.evaluation.summary import Row
 from mstar_pl.rollouts.engine import RolloutEngine
@@ -32,18 +30,6 @@ def run_fingerprint(settings: dict[str, Any], policy: Path, data: str) -> str:
     """
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(policy.iterdir())]
     return hashlib.sha256(json.dumps([settings, stats, data]).encode()).hexdigest()[:16]
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a data file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def records_digest(records: Iterable[Prompt | StepLabels]) -> str:
-    """Return a hash of records and of the contents of their images, wherever these lie."""
-    rows = [one.to_json() for one in records]
-    content = [row | {"images": [image_digest(image) for image in row["images"]]} for row in rows]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def answer_prompts(

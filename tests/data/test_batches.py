@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mstar_pl.data.batches import BatchPlan, ResumableLoader, plan_epoch
+from mstar_pl.types import InputError
 
 RNG = random.Random(0)
 LENGTHS = [RNG.randint(10, 500) for _ in range(203)]
@@ -95,7 +96,7 @@ def test_loader_continues_inside_an_epoch_and_then_goes_on_as_usual(workers):
     assert first != second
     iterator = iter(stopped := loader(lambda: 0, workers))
     taken = rows([next(iterator) for _ in range(8)])
-    assert stopped.state_dict() == {"steps": 2}
+    assert stopped.state_dict() == {"steps": 2, "examples": 203}
     epoch[0] = 0
     resumed = loader(lambda: epoch[0], workers)
     resumed.load_state_dict({"steps": 2})
@@ -103,6 +104,12 @@ def test_loader_continues_inside_an_epoch_and_then_goes_on_as_usual(workers):
     assert taken + rows(resumed) == first
     epoch[0] = 1
     assert rows(resumed) == second
+
+
+def test_an_epoch_is_not_continued_with_other_examples():
+    with pytest.raises(InputError, match="inside an epoch of 204 examples, now there are 203; restore"):
+        loader().load_state_dict({"steps": 2, "examples": 204})
+    loader().load_state_dict({"steps": 0, "examples": 204})
 
 
 def test_state_of_a_finished_epoch_skips_nothing():

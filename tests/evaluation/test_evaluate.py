@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from mstar_pl.data.digests import records_digest
 from mstar_pl.evaluation import evaluate as module
 from mstar_pl.evaluation.benchmarks import PromptFile
-from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, records_digest, write_results
+from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, write_results
 from mstar_pl.evaluation.summary import summarise
 from mstar_pl.evaluation.table import accuracy_table, paired_gain
 from mstar_pl.models import adapter_for

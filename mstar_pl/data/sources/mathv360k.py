@@ -59,7 +59,8 @@ class MathV360K(RowSource[Prompt]):
     ) -> None:
         super().__init__(path, images, faulty=faulty, **options)
         named = [(source, task) for task, sources in TASKS.items() for source in sources]
-        self._tasks = {_plain(source): task for source, task in (*named, *(tasks or {}).items())}
+        self.tasks = tasks or {}
+        self._tasks = {_plain(source): task for source, task in (*named, *self.tasks.items())}
 
     def read(self, number: int, row: Row) -> Prompt:
         """Return the prompt of a row."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from mstar_pl.data.digests import file_digest, records_digest
+from mstar_pl.data.durable import written_new
 from mstar_pl.data.images import image_digest
 from mstar_pl.data.jsonl import write_json, write_jsonl
 from mstar_pl.data.labelled import check_labelled, hidden
 from mstar_pl.data.records import View
 from mstar_pl.data.sources.given import Given, load_prompts, name_of
+from mstar_pl.data.sources.source import Source
 from mstar_pl.types import InputError, Prompt
 
 Parts = dict[str, list[int]]
@@ -106,43 +109,45 @@ def write_split(source: Given, out: Path, test: int, val: int, percent: float, s
 
     Args:
         source: Labelled prompts.
-        out: Folder of the files.
+        out: New folder of the files.
         test: Prompts of `test.jsonl`.
         val: Prompts of `val.jsonl`.
         percent: Share of the rest that is labelled.
         seed: Seed of the choice.
 
     Raises:
-        InputError: The source is at fault, a prompt has no answer, or there are too few.
+        InputError: The source is at fault, a prompt has no answer, there are too few, or `out` exists.
     """
     prompts = load_prompts(source)
     check_labelled(prompts, name_of(source))
     keys = image_groups(prompts, name_of(source))
     parts = split_places(keys, {"test": test, "val": val}, percent, seed)
     chosen: dict[str, Sequence[Prompt]] = {name: View(prompts, places) for name, places in parts.items()}
-    for name, file in {"labelled": "train", "test": "test", "val": "val"}.items():
-        write_jsonl(out / f"{file}.jsonl", (prompt.to_json() for prompt in chosen[name]))
-    both = chain(chosen["labelled"], map(hidden, chosen["unlabelled"]))
-    write_jsonl(out / "half.jsonl", (prompt.to_json() for prompt in both))
     written = {
         "source": name_of(source),
-        "source_sha256": _digest(Path(name_of(source))) if Path(name_of(source)).exists() else None,
+        **_described(source),
+        "source_sha256": file_digest(Path(name_of(source))) if Path(name_of(source)).exists() else None,
         "seed": seed,
+        "percent": percent,
         "num_prompts": {"source": len(prompts)} | {name: len(part) for name, part in chosen.items()},
-        "ids_sha256": {name: _ids_digest(part) for name, part in chosen.items()},
+        "rows_sha256": {name: records_digest(part) for name, part in chosen.items()},
     }
-    write_json(out / "split.json", written)
+    with written_new(out) as folder:
+        for name, file in {"labelled": "train", "test": "test", "val": "val"}.items():
+            write_jsonl(folder / f"{file}.jsonl", (prompt.to_json() for prompt in chosen[name]))
+        both = chain(chosen["labelled"], map(hidden, chosen["unlabelled"]))
+        write_jsonl(folder / "half.jsonl", (prompt.to_json() for prompt in both))
+        write_json(folder / "split.json", written)
     return written
 
 
-def _ids_digest(prompts: Sequence[Prompt]) -> str:
-    return hashlib.sha256("\n".join(prompt.id for prompt in prompts).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the digests of the files in a folder."""
-    if path.is_dir():
-        parts = "".join(_digest(part) for part in sorted(path.rglob("*")) if part.is_file())
-        return hashlib.sha256(parts.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _described(source: Given) -> dict[str, Any]:
+    """Return the class and the options of a source; of a path nothing."""
+    if not isinstance(source, Source):
+        return {}
+    options = {name: value for name, value in vars(source).items() if not name.startswith("_")}
+    kind = type(source)
+    return {
+        "class_path": f"{kind.__module__}.{kind.__qualname__}",
+        "options": json.loads(json.dumps(options, default=str)),
+    }

@@ -93,11 +93,14 @@ def test_a_split_is_made_again_from_its_seed_and_says_what_it_is(source, tmp_pat
         assert split(source, tmp_path / out, "--seed", seed) == 0
     written = [json.loads((tmp_path / out / "split.json").read_text()) for out in "abc"]
     assert written[0] == written[1]
-    assert written[0]["ids_sha256"] != written[2]["ids_sha256"]
+    assert written[0]["rows_sha256"] != written[2]["rows_sha256"]
     assert (tmp_path / "a/half.jsonl").read_bytes() == (tmp_path / "b/half.jsonl").read_bytes()
-    assert written[0]["seed"] == 3
+    assert (written[0]["seed"], written[0]["percent"]) == (3, 50)
+    assert written[0]["class_path"] == "mstar_pl.data.sources.mathv360k.MathV360K"
+    assert written[0]["options"]["images"] == str(source.parent / "data_images")
     assert written[0]["num_prompts"].keys() == {"source", "labelled", "unlabelled", "test", "val"}
     assert len(written[0]["source_sha256"]) == 64
+    assert split(source, tmp_path / "a") == 2, "parts of two splits do not come into one folder"
 
 
 def test_too_few_prompts_are_refused():
