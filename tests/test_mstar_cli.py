@@ -82,8 +82,8 @@ def test_what_was_sampled_about_another_image_is_not_used(tmp_path):
         Image.new("RGB", (64, 64), color).save(prompts[0].images[0])
         image_digest.cache_clear()  # each run is a process of its own
         main(["bootstrap", *args])
-        (manifest,) = (tmp_path / "out/responses").rglob("manifest.json")
-        fingerprints.append(json.loads(manifest.read_text())["fingerprint"])
+        manifest = json.loads((tmp_path / "out/responses/iteration-0000/manifest.json").read_text())
+        fingerprints.append(manifest["fingerprint"])
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
