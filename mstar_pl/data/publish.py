@@ -26,7 +26,7 @@ from huggingface_hub import DatasetCardData
 
 from mstar_pl.data.cards import card, escaped, fenced, listed
 from mstar_pl.data.durable import written_new
-from mstar_pl.data.images import image_bytes, image_digest
+from mstar_pl.data.images import image_bytes, image_digest, image_size
 from mstar_pl.data.jsonl import read_examples, read_rows
 from mstar_pl.data.recipe import RECIPE, recipe_sections
 from mstar_pl.data.references import MARK, container
@@ -222,6 +222,8 @@ def _row(record: Record, image_root: Path | None) -> dict[str, Any]:
     row, images = record.to_json(), record.prompt.images
     row["metadata"] = json.dumps(row.get("metadata", {}), ensure_ascii=False)
     try:
+        for image in images:
+            image_size(image)  # refuses any file that is no image
         if image_root is not None:
             row["image_sha256"] = [image_digest(image) for image in images]
             row["images"] = [_below(image, image_root) for image in images]

@@ -209,6 +209,7 @@ def test_command_takes_files_of_examples_and_of_steps(examples, labelled, tmp_pa
         ("name", "'a-b' is no name of a split"),
         ("outside", "prompt 'full': image .*0.png is not below .*elsewhere"),
         ("missing", "prompt 'two': .*1.png"),
+        ("text", "prompt 'two': cannot identify image file"),
     ],
 )
 def test_what_cannot_be_published_is_refused_and_nothing_is_left(
@@ -223,6 +224,8 @@ def test_what_cannot_be_published_is_refused_and_nothing_is_left(
         splits = {"a-b": examples}
     elif harm == "outside":
         root = tmp_path / "elsewhere"
+    elif harm == "text":
+        (pictures / "1.png").write_text("a secret")
     elif harm == "missing":
         (pictures / "1.png").unlink()
     before = sorted(tmp_path.rglob("*"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from mstar_pl.data.records import Lazy, View
-from mstar_pl.data.references import locate
+from mstar_pl.data.references import MARK, container, locate
 from mstar_pl.data.sources.fields import absent, check_known
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import Row, Table, open_table
@@ -110,9 +112,27 @@ class RowSource(Source[R]):
         """Return the images of a cell: a path, a list of paths, or what `open_table` made of image bytes.
 
         Raises:
-            ValueError: The cell holds something else, or an image does not exist.
+            ValueError: The cell holds something else, or an image does not exist or lies elsewhere.
         """
-        return tuple(locate(image, self.images) for image in image_names(cell))
+        return tuple(locate(self.own(image), self.images) for image in image_names(cell))
+
+    def own(self, image: str) -> str:
+        """Return the path or reference of an image of these data; it comes from strangers, and may lie.
+
+        Raises:
+            ValueError: It leads out of the folder of images, to no file of the data either.
+        """
+        # Links are not followed: they are made here. But a cell of a table names the file behind a link.
+        file = Path(os.path.abspath(self.images / container(image)))
+        inside = file.is_relative_to(os.path.abspath(self.images))
+        if not inside and not (MARK in image and file in self._files):
+            raise ValueError(f"image {image!r:.80} lies outside of {self.images}; name its folder in images")
+        return image
+
+    @cached_property
+    def _files(self) -> set[Path]:
+        parts = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        return {part.resolve() for part in parts}
 
     def _checked(self, number: int, row: Row) -> R:
         record = self.read(number, row)

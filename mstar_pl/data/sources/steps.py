@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mstar_pl.data.records import Lazy
-from mstar_pl.data.sources.source import RowSource, Source, TableRecords
-from mstar_pl.data.step_formats import StepFormat, step_decoder
+from mstar_pl.data.sources.source import RowSource, Source, TableRecords, image_names
+from mstar_pl.data.step_formats import StepFormat, images_of, step_decoder
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import Row, open_table
 from mstar_pl.types import InputError
@@ -33,6 +33,8 @@ class StepRows(RowSource[StepLabels]):
 
     def read(self, number: int, row: Row) -> StepLabels:
         """Return the labelled steps of a row."""
+        for image in image_names(images_of(row)):
+            self.own(image)
         return self._decode(number + 1, row)
 
 

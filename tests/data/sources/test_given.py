@@ -32,13 +32,13 @@ def test_a_path_of_any_form_gives_the_same_prompts(folder, name):
     expected = list(load_prompts(write_jsonl(folder / "a.jsonl", ROWS)))
     assert [one.id for one in expected] == ["0", "1", "2", "3"]
     path = write_table(folder / name, [row | {"images": [str(folder / "a.png")]} for row in ROWS])
-    assert list(load_prompts(str(path))) == expected
-    write_table(
+    # Paths in a table may not lead out of its folder, or that of its images.
+    assert list(load_prompts(DatasetPrompts(path, images=folder) if path.is_dir() else str(path))) == expected
+    path = write_table(
         folder / f"e-{name}", [row | {"response": "2", "images": [str(folder / "a.png")]} for row in ROWS]
     )
-    assert list(load_examples(folder / f"e-{name}")) == [
-        Example(prompt=one, response="2") for one in expected
-    ]
+    given = DatasetExamples(DatasetPrompts(path, images=folder)) if path.is_dir() else path
+    assert list(load_examples(given)) == [Example(prompt=one, response="2") for one in expected]
 
 
 def test_training_checks_every_row_of_a_source_first(folder):

@@ -91,6 +91,9 @@ def test_every_form_of_a_choice_is_the_text_of_it(folder, said):
         (row("TabMWP/images/9.png", "How many?", "3"), "image 'TabMWP/images/9.png' does not exist"),
         (row("TQA2/images/1.png", "How many?", "3"), "folder 'TQA2' is none of the 24 sources"),
         (row("TabMWP/images/1.png", "How many?", "3", conversations=[]), "one human turn and one gpt turn"),
+        (row("TabMWP/../../a.json", "How many?", "3"), "lies outside of"),
+        (row("/dev/null", "How many?", "3"), "lies outside of"),
+        (row("../a.zip::1.png", "How many?", "3"), "lies outside of"),
         (row(None, "How many?", "3"), "field 'image' must be a path, got None"),
     ],
 )

@@ -122,6 +122,12 @@ def test_a_row_without_an_image_is_read_whatever_the_form(folder, name):
     assert [len(one.prompt.images) for one in records] == [0, 1]
 
 
+def test_images_outside_of_the_folder_are_refused(folder):
+    path = write_table(folder / "a.jsonl", [RAW | {"image": "demo/../../a.jsonl"}])
+    with pytest.raises(InputError, match=r"a\.jsonl:1: image .* lies outside of"):
+        StepRows(path, images=folder / "images").load()
+
+
 def test_steps_with_their_images_in_an_archive(folder):
     with ZipFile(folder / "images.zip", "w") as archive:
         archive.write(folder / "images/demo/1.png", "demo/1.png")
