@@ -75,7 +75,6 @@ def label(
 
     sampling = SamplingConfig(temperature=temperature, max_tokens=max_tokens, seed=seed)
     labels = LabelConfig(num_continuations=num_continuations, soft=soft, early_stop=early_stop, rules=rules)
-
     given, asked = _read(prompts, num_responses == 0, limit)
     adapter = adapter_for(policy, **(lmm or {}))
     settings = run_settings(
