@@ -9,7 +9,7 @@ from typing import Any
 
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.data.labelled import hide_answers
-from mstar_pl.data.sources import mathv360k, mstar  # noqa: F401 - known by the short names of their classes
+from mstar_pl.data.sources import mathv360k, mstar, published  # noqa: F401 - known by their short names
 from mstar_pl.data.sources.given import Given, load_prompts, load_steps, name_of
 from mstar_pl.data.step_formats import StepFormat, WrittenFormat, write_steps
 from mstar_pl.types import InputError

@@ -14,7 +14,7 @@ from mstar_pl.data.records import Lines
 from mstar_pl.data.sources.dataset import DatasetExamples, DatasetPrompts
 from mstar_pl.data.sources.given import Given, is_jsonl, name_of
 from mstar_pl.data.sources.source import RowSource, Source, prompt_of, read_all
-from mstar_pl.data.sources.steps import StepRows
+from mstar_pl.data.sources.steps import Prm800k, StepRows
 from mstar_pl.data.step_formats import format_of, step_decoder
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import open_table
@@ -56,7 +56,7 @@ def _rows(given: Given) -> Iterator[tuple[str, Record | InputError]]:
             yield f"{path}:{number}", record
         return
     source = given if isinstance(given, Source) else _source_of(Path(given))
-    records = source.records() if isinstance(source, RowSource) else source.load()
+    records = source.records() if isinstance(source, RowSource | Prm800k) else source.load()
     for place, row in enumerate(read_all(records)):
         yield f"{name_of(source)}: row {place}", row
 

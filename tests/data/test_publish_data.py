@@ -89,6 +89,8 @@ def test_referenced_images_come_back_as_they_were(request, tmp_path, pictures, k
     assert row["image_sha256"] == [image_digest(str(pictures / "0.png"))]
     with pytest.raises(InputError, match="does not exist"):
         source(out, images=tmp_path / "out").load()
+    named = ["--source", source.__name__, "--source.path", str(out), "--source.images", str(tmp_path)]
+    assert main(["data", "check", *named]) == 0
 
 
 def test_a_file_of_it_is_a_training_set_without_further_options(examples, tmp_path):

@@ -124,7 +124,7 @@ def parse_question(text: str) -> ParsedQuestion:
     All of them but the question may be missing (MathVista's released queries, MathV360K).
 
     Raises:
-        ValueError: The options are not lettered in order.
+        ValueError: The options are not lettered in order, or there must be some but none is found.
 
     >>> query = "<image>\nHint: Give the letter.\nQuestion: Which?\nChoices:\n(A) left\n(B) right"
     >>> parse_question(query)
@@ -132,11 +132,13 @@ def parse_question(text: str) -> ParsedQuestion:
     >>> parse_question("How many?").question
     'How many?'
     """
-    text = _IMAGE.sub("", text)
+    text = _IMAGE.sub("", text.replace("\r\n", "\n"))
     hint = _HINT.match(text)
     text = text[hint.end() :] if hint else text
     question, found, listed = text.strip().removeprefix("Question:").rpartition("\nChoices:\n")
     if not found:
+        if re.search(r"\bChoices:", listed) or (hint and "option letter" in hint[1]):
+            raise ValueError("no options are found; write them as 'Choices:' and lines '(A) …' below it")
         return ParsedQuestion(listed.strip(), None, hint[1].strip() if hint else None)
     _, *parts = _OPTION.split(listed)
     letters, choices = parts[::2], tuple(choice.strip() for choice in parts[1::2])

@@ -30,7 +30,7 @@ TASKS = {
 }
 """The sources of each of MathVista's tasks (arXiv 2406.17294, table 6)."""
 
-_SAYS = re.compile(r"\A\s*The answer is:?\s*", re.IGNORECASE)
+_SAYS = re.compile(r"\A\s*The answer is\b:?\s*", re.IGNORECASE)
 _FOLDER = "data_images"
 
 
@@ -113,12 +113,14 @@ def answer_of(said: str, choices: tuple[str, ...] | None) -> str:
     """Return the answer of a gpt turn: `The answer is X`, or X alone; the text of a choice if there are some.
 
     Raises:
-        ValueError: It names none of the choices.
+        ValueError: It is empty, or names none of the choices.
 
     >>> answer_of("The answer is 16.2 kg.", None), answer_of("The answer is B", ("North", "South"))
     ('16.2 kg', 'South')
     """
     answer = _SAYS.sub("", said).strip().removesuffix(".").strip()
+    if not answer:
+        raise ValueError(f"no answer in {said!r:.60}; mend the row, or remove it")
     return gold_choice(answer, choices) if choices else answer
 
 

@@ -57,10 +57,15 @@ class CotExamples(MStarRows[Example]):
 
     def read(self, number: int, row: Row) -> Example:
         """Return the example of a row."""
-        if "conversations" in row and not self.fields:
+        if "conversations" in row and not self.fields.keys() & {"question", "response"}:
             asked, response = turns_of(row)
         else:
             asked = _text(self._cell(row, "question", QUESTION), "question")
+            found = [name for name in RESPONSE if not absent(row.get(name))]
+            if len(found) > 1 and "response" not in self.fields:
+                raise ValueError(
+                    f"columns {', '.join(found)} may be the response; name it in the option fields"
+                )
             response = _text(self._cell(row, "response", RESPONSE), "response")
         return Example(prompt=self._prompt(number, row, asked), response=response)
 

@@ -91,11 +91,7 @@ class RowSource(Source[R]):
         Raises:
             InputError: The table is missing, empty or in no known form, or its first row is at fault.
         """
-        records = self.records()
-        if self.faulty == "skip":
-            return sound(records, self.origin)
-        _ = records[0]
-        return records
+        return opened(self.records(), self.faulty, self.origin)
 
     def records(self) -> TableRecords[R]:
         """Open the table; every row is checked when it is read.
@@ -240,6 +236,14 @@ def sound(records: Sequence[R], source: str) -> Sound[R]:
         count = len(records) - len(kept)
         log.warning("%s: skipped %d of %d rows at fault, the first: %s", source, count, len(records), first)
     return Sound(records, kept)
+
+
+def opened(records: Sequence[R], faulty: Literal["refuse", "skip"], source: str) -> Sequence[R]:
+    """Return records with the first one checked, or those that are not at fault; see `RowSource`."""
+    if faulty == "skip":
+        return sound(records, source)
+    _ = records[0]
+    return records
 
 
 def validated(records: Sequence[R], source: str) -> Sequence[R]:

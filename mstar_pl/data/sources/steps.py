@@ -5,13 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mstar_pl.data.records import Lazy
-from mstar_pl.data.sources.source import RowSource, Source, TableRecords, image_names
+from mstar_pl.data.sources.fields import check_known
+from mstar_pl.data.sources.source import RowSource, Source, TableRecords, image_names, opened
 from mstar_pl.data.step_formats import StepFormat, images_of, step_decoder
 from mstar_pl.data.step_labels import StepLabels
-from mstar_pl.data.tables import Row, open_table
+from mstar_pl.data.tables import Row, Table, open_table
 from mstar_pl.types import InputError
 
 Fork = tuple[list[str], list[float | None]]
@@ -47,34 +48,47 @@ class Prm800k(Source[StepLabels]):
 
     Args:
         path: The file.
+        faulty: Whether to `refuse` or `skip` responses at fault; see `RowSource`.
     """
 
     path: Path
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, faulty: Literal["refuse", "skip"] = "refuse") -> None:
+        check_known("faulty", [faulty], ("refuse", "skip"))
         self.path = Path(path)
+        self.faulty: Literal["refuse", "skip"] = faulty
 
     def load(self) -> Sequence[StepLabels]:
         """Count the forks of each row, and return the responses, read when they are asked for.
 
         Raises:
-            InputError: The file is missing, has no response, or a row is at fault.
+            InputError: The file is missing, has no response, or the first is at fault.
         """
-        rows = TableRecords(open_table(self.path), lambda number, row: (number, row, forks(row)))
+        return opened(self.records(), self.faulty, self.origin)
+
+    def records(self) -> Sequence[StepLabels]:
+        """Return the responses, each checked when it is read; a row that cannot be read stands for one.
+
+        Raises:
+            InputError: The file is missing, or has no response.
+        """
+        rows = TableRecords(open_table(self.path), lambda number, row: forks(row))
         places, numbers = array("q"), array("q")
-        for place, (_, _, found) in enumerate(rows):
-            places.extend([place] * len(found))
-            numbers.extend(range(len(found)))
+        for place in range(len(rows)):
+            try:
+                num = len(rows[place])
+            except InputError:
+                num = 1
+            places.extend([place] * num)
+            numbers.extend(range(num))
         if not places:
             raise InputError(f"{self.path}: no labelled step; the data set is empty")
-        return _Forks(rows, places, numbers)
+        return _Forks(rows.table, places, numbers)
 
 
 class _Forks(Lazy[StepLabels]):
-    def __init__(
-        self, rows: Sequence[tuple[int, Row, list[Fork]]], places: array[int], numbers: array[int]
-    ) -> None:
-        self.rows = rows
+    def __init__(self, table: Table, places: array[int], numbers: array[int]) -> None:
+        self.table = table
         self.places = places
         self.numbers = numbers
 
@@ -82,11 +96,17 @@ class _Forks(Lazy[StepLabels]):
         return len(self.places)
 
     def _read(self, place: int) -> StepLabels:
-        number, row, found = self.rows[self.places[place]]
-        steps, labels = found[self.numbers[place]]
+        number, fork = self.places[place], self.numbers[place]
+        name, row = self.table[number]
+        try:
+            return self._record(f"prm800k-{number}-{fork}", row, *forks(row)[fork])
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def _record(self, id: str, row: Row, steps: list[str], labels: list[float | None]) -> StepLabels:
         question = row["question"]
         prompt = {
-            "id": f"prm800k-{number}-{self.numbers[place]}",
+            "id": id,
             "images": [],
             "question": question["problem"],
             "answer": question.get("ground_truth_answer"),

@@ -91,6 +91,9 @@ def test_every_form_of_a_choice_is_the_text_of_it(folder, said):
         (row("TabMWP/images/9.png", "How many?", "3"), "image 'TabMWP/images/9.png' does not exist"),
         (row("TQA2/images/1.png", "How many?", "3"), "folder 'TQA2' is none of the 24 sources"),
         (row("TabMWP/images/1.png", "How many?", "3", conversations=[]), "one human turn and one gpt turn"),
+        (row("TabMWP/images/1.png", "How many?", "The answer is "), "no answer in 'The answer is '"),
+        (row("TabMWP/images/1.png", f"Hint: {LETTER}\nQuestion: Which?", "A"), "no options are found"),
+        (row("TabMWP/images/1.png", "Which?\nChoices: (A) 1 (B) 2", "A"), "no options are found"),
         (row("TabMWP/../../a.json", "How many?", "3"), "lies outside of"),
         (row("/dev/null", "How many?", "3"), "lies outside of"),
         (row("../a.zip::1.png", "How many?", "3"), "lies outside of"),
@@ -108,6 +111,14 @@ def test_rows_at_fault_are_named_or_skipped(folder, bad, reason):
     assert reason in str(refused.value)
     kept = MathV360K(path, folder / "data_images").load()
     assert [prompt.id for prompt in kept] == ["mathv360k-0", "mathv360k-2"]
+
+
+def test_queries_with_other_line_ends_and_answers_without_a_marker(folder):
+    rows = [row("TabMWP/images/1.png", STALLS.replace("\n", "\r\n"), "A")]
+    rows.append(row("TabMWP/images/1.png", "Which triangle?", "The answer isosceles"))
+    one, other = MathV360K(write_table(folder / "a.list.json", rows), folder / "data_images").load()
+    assert one.choices == ("North stall", "South stall")
+    assert other.answer == "The answer isosceles"
 
 
 def test_the_task_of_another_folder_can_be_named(folder):

@@ -5,6 +5,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from mstar_pl.cli import main
+from mstar_pl.data.sources.given import load_steps
 from mstar_pl.data.sources.mstar import CotExamples, MprmSteps
 from mstar_pl.data.sources.steps import Prm800k, StepRows
 from mstar_pl.data.step_formats import read_steps
@@ -78,6 +80,22 @@ def test_chains_of_thought_of_mstar_in_columns_and_turns(folder):
         for form in ("jsonl", "list.json", "parquet"):
             path = write_table(folder / f"{number}.{form}", one)
             assert list(CotExamples(path, images=folder / "images").load()) == expected
+
+
+def test_a_response_is_named_where_several_columns_may_be_it(tmp_path):
+    rows = [{"question": "Which?", "answer": "B", "output": "Step one. It is B."}]
+    path = write_table(tmp_path / "a.jsonl", rows)
+    with pytest.raises(InputError, match=r"a\.jsonl:1: columns answer, output may be the response; name it"):
+        CotExamples(path).load()
+    (named,) = CotExamples(path, fields={"response": "output"}).load()
+    assert named.response == "Step one. It is B."
+
+
+def test_the_column_of_images_may_be_named_beside_turns(folder):
+    turns = [{"from": "human", "value": "How many?"}, {"from": "gpt", "value": "2"}]
+    path = write_table(folder / "a.jsonl", [{"picture": IMAGE, "conversations": turns}])
+    (only,) = CotExamples(path, fields={"images": "picture"}, images=folder / "images").load()
+    assert only.prompt.images == (f"{folder}/images/{IMAGE}",)
 
 
 def test_unknown_columns_fail_with_those_that_there_are(folder):
@@ -170,6 +188,31 @@ def test_prm800k_forks_at_every_completion_that_was_not_chosen(tmp_path):
         ("prm800k-2-0", ("1",), (1.0,)),
     ]
     assert records[2].prompt.answer == "5"
+    with pytest.raises(InputError, match="faulty: 'skp' is unknown"):
+        Prm800k(tmp_path / "a.jsonl", faulty="skp")
     (tmp_path / "bad.jsonl").write_text(json.dumps({"question": "?"}) + "\n")
     with pytest.raises(InputError, match=r"bad.jsonl:1: not a row of PRM800K: TypeError"):
         Prm800k(tmp_path / "bad.jsonl").load()
+
+
+def test_every_response_of_prm800k_at_fault_is_named_or_skipped(tmp_path, capsys):
+    good = {"question": {"problem": "1?"}, "label": {"steps": [step(0, completion("1", 1))]}}
+    rows = [
+        good,
+        good | {"label": {"steps": [step(0, completion("", 1), completion("2", -1))]}},
+        good | {"question": {"problem": None}},
+        good | {"question": {"problem": "1?", "ground_truth_answer": 5}},
+        {"question": "?"},
+    ]
+    path = write_table(tmp_path / "phase1_train.jsonl", rows)
+    kept = Prm800k(path, faulty="skip").load()
+    assert [one.prompt.id for one in kept] == ["prm800k-0-0", "prm800k-1-0"]
+    with pytest.raises(InputError, match=r"phase1_train\.jsonl:2: step 1 is empty.*faulty: skip"):
+        load_steps(Prm800k(path))
+    assert main(["data", "check", "--source", "Prm800k", "--source.path", str(path)]) == 2
+    said = capsys.readouterr()
+    for line, reason in enumerate(
+        ["step 1 is empty", "field 'question'", "field 'answer'", "not a row of PRM800K"], start=2
+    ):
+        assert f"phase1_train.jsonl:{line}: {reason}" in said.out
+    assert "4 of 6 rows are faulty" in said.err
