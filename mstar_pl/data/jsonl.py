@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ def read_prompts(path: str | Path) -> Sequence[Prompt]:
             reason.
     """
     path = Path(path)
-    return read_records(path, lambda _, row: decode_prompt(row, path.parent), lambda prompt: prompt.id)
+    return read_records(path, partial(_anchored, decode_prompt, path.parent), lambda prompt: prompt.id)
 
 
 def read_examples(path: str | Path) -> Sequence[Example]:
@@ -37,7 +38,7 @@ def read_examples(path: str | Path) -> Sequence[Example]:
     """
     path = Path(path)
     # One prompt may have several responses, so ids may repeat here.
-    return read_records(path, lambda _, row: decode_example(row, path.parent))
+    return read_records(path, partial(_anchored, decode_example, path.parent))
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -83,14 +84,20 @@ def open_records(lines: Lines, decode: Callable[[int, dict[str, Any]], Record]) 
         lines: Its lines.
         decode: Function from line number and object to a record; a `ValueError` is the line's fault.
     """
+    return Records(lines, partial(_decoded, lines.path, decode))  # unlike a closure it can be pickled
 
-    def decoded(number: int, line: bytes) -> Record:
-        try:
-            return decode(number, decode_object(line))
-        except ValueError as error:
-            raise InputError(f"{lines.path}:{number}: {error}") from None
 
-    return Records(lines, decoded)
+def _decoded(path: Path, decode: Callable[[int, dict[str, Any]], Record], number: int, line: bytes) -> Record:
+    try:
+        return decode(number, decode_object(line))
+    except ValueError as error:
+        raise InputError(f"{path}:{number}: {error}") from None
+
+
+def _anchored(
+    read: Callable[[dict[str, Any], Path], Record], root: Path, number: int, row: dict[str, Any]
+) -> Record:
+    return read(row, root)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,14 +58,21 @@ def step_decoder(
     path: Path, format: StepFormat | None = None, root: str | Path | None = None
 ) -> Callable[[int, Row], StepLabels]:
     """Return the function by which `read_steps` reads a line: from its number and object to a record."""
+    return _Decoder(path.stem, format, Path(root or path.parent))
 
-    def decode(number: int, row: Row) -> StepLabels:
-        nonlocal format
-        format = format or _detect(row)
-        record = _decode(row, format, f"{path.stem}-{number}")
-        return replace(record, prompt=anchor(record.prompt, Path(root or path.parent)))
 
-    return decode
+@dataclass
+class _Decoder:
+    """Unlike a closure it can be pickled."""
+
+    stem: str
+    format: StepFormat | None
+    root: Path
+
+    def __call__(self, number: int, row: Row) -> StepLabels:
+        self.format = self.format or _detect(row)
+        record = _decode(row, self.format, f"{self.stem}-{number}")
+        return replace(record, prompt=anchor(record.prompt, self.root))
 
 
 def format_of(row: Row) -> StepFormat | None:

@@ -126,5 +126,11 @@ def test_an_answer_that_a_test_needs_is_missed_by_name(folder):
 
 def test_prompts_of_a_source_travel_to_other_processes(folder):
     path = write_table(folder / "b.parquet", [row | {"images": [str(folder / "a.png")]} for row in ROWS])
-    prompts = load_prompts(path)
-    assert list(pickle.loads(pickle.dumps(prompts))) == list(prompts)
+    steps = [{"prompt": "?", "completions": ["1", "2"], "labels": [True, False]}]
+    for records in (
+        load_prompts(path),
+        load_prompts(write_jsonl(folder / "a.jsonl", ROWS)),
+        load_steps(write_jsonl(folder / "steps.jsonl", steps)),
+        load_steps(write_table(folder / "steps.parquet", steps)),
+    ):
+        assert list(pickle.loads(pickle.dumps(records))) == list(records)
