@@ -102,22 +102,29 @@ def _member(file: str, name: str) -> bytes:
 
 
 def _cell(file: str, place: Sequence[str]) -> bytes:
-    table, row, column = _table(file, os.stat(file).st_mtime_ns), int(place[0]), place[1]
-    if row >= len(table):
+    table = _table(file, os.stat(file).st_mtime_ns)
+    row, column, *item = place
+    if not isinstance(table, TextTable | ColumnTable):
+        raise ValueError("a cell of a folder is named by the file inside it")
+    if not 0 <= int(row) < len(table):
         raise FileNotFoundError(f"{file} has {len(table)} rows")
-    if isinstance(table, TextTable):
-        value: Any = table.text(row, column)
-    else:
-        assert isinstance(table, ColumnTable)
-        value = table.image(row, column)
-    if len(place) == 3:
-        value = value[int(place[2])]
-    if isinstance(value, dict):  # of `datasets`
-        value = value["bytes"] or _beside(file, value["path"] or "")
     try:
-        return base64.b64decode(value, validate=False) if isinstance(value, str) else bytes(value)
-    except (binascii.Error, TypeError) as error:
+        value: Any = (table.text if isinstance(table, TextTable) else table.image)(int(row), column)
+    except KeyError:
+        raise ValueError(f"there is no column {column!r}") from None
+    if item:
+        value = value[int(item[0])] if isinstance(value, list) and int(item[0]) < len(value) else None
+    if isinstance(value, dict):  # of `datasets`
+        path = value.get("path")
+        value = value.get("bytes") or (_beside(file, path) if path else None)
+    try:
+        if isinstance(value, str):
+            return base64.b64decode(value, validate=False)
+    except binascii.Error as error:
         raise ValueError(f"the cell holds no image: {error}") from None
+    if not isinstance(value, bytes):
+        raise ValueError("the cell holds no image")
+    return value
 
 
 def _beside(table: str, path: str) -> bytes:

@@ -179,6 +179,90 @@ def test_missing_and_several_images_of_a_row(tmp_path):
         assert [image_bytes(one) for one in (*first["more"], second["image"])] == PICTURES
 
 
+def column(path, name="image"):
+    return [row[name] for _, row in open_table(path)]
+
+
+def write_columns(path, columns):
+    """Write a Parquet file, or an Arrow file with two batches."""
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=3)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    return path
+
+
+COLUMN_FILES = ["a.parquet", "a.arrow"]
+
+
+@pytest.mark.parametrize("name", COLUMN_FILES)
+def test_a_cell_that_holds_no_image_is_empty_and_one_that_names_one_is_its_path(tmp_path, name):
+    (tmp_path / "beside.png").write_bytes(PICTURES[2])
+    cells = [
+        {"bytes": PICTURES[0], "path": "0.png"},
+        {"bytes": None, "path": None},
+        None,
+        {"bytes": None, "path": "pictures/1.png"},
+        {"bytes": None, "path": "beside.png"},
+        {"bytes": None, "path": "../out.png"},
+    ]
+    columns = {"image": cells, "several": [cells[:2], [], None, [None, cells[3]], cells[4:5], cells[:1]]}
+    path = write_columns(tmp_path / name, columns)
+    references = [f"{path}::{place}::image" for place in (0, 4, 5)]
+    assert column(path) == [references[0], None, None, "pictures/1.png", *references[1:]]
+    assert image_bytes(references[1]) == PICTURES[2]
+    with pytest.raises(ValueError, match="outside of"):
+        image_bytes(references[2])
+    several = f"{path}::{{}}::several::0".format
+    expected = [[several(0), None], [], None, [None, "pictures/1.png"], [several(4)], [several(5)]]
+    assert column(path, "several") == expected
+    assert image_bytes(several(0)) == PICTURES[0]
+    with pytest.raises(ValueError, match="the cell holds no image"):
+        image_bytes(f"{path}::1::image")
+
+
+@pytest.mark.parametrize("name", COLUMN_FILES)
+def test_a_binary_column_holds_images_or_texts(tmp_path, name):
+    texts, pictures = [b"", "Wie viele Bäume?".encode(), None, b"4"], [None, *PICTURES]
+    columns = {"question": texts, "image": pictures, "choices": [[b"a"], [], [b"b", b"c"], None]}
+    path = write_columns(tmp_path / name, columns)
+    assert column(path, "question") == ["", "Wie viele Bäume?", None, "4"]
+    assert column(path, "choices") == [["a"], [], ["b", "c"], None]
+    assert [one and image_bytes(one) for one in column(path)] == pictures
+    path = write_columns(tmp_path / name, {"question": [b"Why?", "Bäume".encode("latin-1")]})
+    with pytest.raises(InputError, match="row 1: column 'question' is not UTF-8"):
+        list(open_table(path))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "struct"])
+def test_images_are_not_held_in_memory(tmp_path, monkeypatch, kind):
+    cells = [random.Random(number).randbytes(40_000) for number in range(300)]
+    monkeypatch.setattr("mstar_pl.data.arrow_tables.BATCH_BYTES", 1 << 20)
+    for empty in (None, cells[7]):  # where none is empty, the column need not be decoded at all
+        cells[7] = empty
+        values = [one and {"bytes": one, "path": None} for one in cells] if kind == "struct" else cells
+        pq.write_table(pa.table({"image": values}), tmp_path / "a.parquet", write_batch_size=8)
+        usual = pa.default_memory_pool()
+        pool = pa.proxy_memory_pool(usual)
+        pa.set_memory_pool(pool)
+        try:
+            images = column(tmp_path / "a.parquet")
+        finally:
+            pa.set_memory_pool(usual)
+        assert [bool(one) for one in images] == [one is not None for one in cells]
+        assert pool.max_memory() < 5e6
+
+
+@pytest.mark.parametrize("name", COLUMN_FILES)
+def test_columns_of_one_name_are_refused(tmp_path, name):
+    table = pa.Table.from_arrays([pa.array(["1"]), pa.array(["2"])], names=["answer", "answer"])
+    path = write_columns(tmp_path / name, table)
+    with pytest.raises(InputError, match="two columns have the name 'answer'"):
+        list(open_table(path))
+
+
 def test_short_cells_that_name_another_row_stay(tmp_path):
     rows = [
         {"index": "31", "image": base64.b64encode(PICTURES[0]).decode()},
