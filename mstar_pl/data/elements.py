@@ -56,10 +56,10 @@ class Elements(Pieces):
 
     def _check(self) -> None:
         """Find out what the file is; what stands between two rows is seen when the second one is read."""
-        begin = os.pread(self._file, 4096, 0).lstrip(_SPACE)[:1]
+        begin = os.pread(self._file, 4096, self._bounds[0]).lstrip(_SPACE)[:1]
         self.keyed = begin == b"{"
         end = os.pread(self._file, 4096, self._bounds[-1]).strip(_SPACE)
-        if begin not in (b"[", b"{") or end[0 if self._kept else 1 :].strip(_SPACE) not in (b"]", b"}"):
+        if (begin, end[0 if self._kept else 1 :].strip(_SPACE)) not in ((b"[", b"]"), (b"{", b"}")):
             raise InputError(
                 f"{self.path}: not a JSON list or object of rows, or cut off; fetch it again, or name it "
                 ".jsonl if it has one row a line"

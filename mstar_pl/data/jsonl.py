@@ -150,7 +150,7 @@ def decode_object(line: bytes) -> dict[str, Any]:
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise ValueError(f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not valid JSON ({error}); write one JSON object a line") from None
+        raise ValueError(f"not valid JSON ({error}); mend the row") from None
     if not isinstance(row, dict):
         raise ValueError(f"expected a JSON object, got {type(row).__name__}")
     return row

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import zlib
 from abc import abstractmethod
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -79,7 +81,8 @@ class Pieces(Lazy[tuple[int, bytes]]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open()
-        self._bounds = array("q", [0])  # where each piece ends
+        marked = os.pread(self._file, len(BOM_UTF8), 0) == BOM_UTF8
+        self._bounds = array("q", [len(BOM_UTF8) if marked else 0])  # where each piece ends
         self._kept: Sequence[int] = array("q")
         self._index()
 
@@ -117,7 +120,7 @@ class Pieces(Lazy[tuple[int, bytes]]):
             if self.path.is_dir():
                 raise InputError(f"{self.path}: is a folder; give the file inside it")
             self._file = (
-                _unpacked(self.path) if self.path.suffix == ".gz" else os.open(self.path, os.O_RDONLY)
+                _unpacked(self.path) if self.path.suffix.lower() == ".gz" else os.open(self.path, os.O_RDONLY)
             )
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file; check the path") from None
@@ -133,7 +136,7 @@ def _unpacked(path: Path) -> int:
         try:
             with gzip.open(path) as packed:
                 shutil.copyfileobj(packed, file, CHUNK)
-        except (gzip.BadGzipFile, EOFError) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(f"{path}: cannot be unpacked ({error}); fetch it again") from None
         file.flush()
         return os.dup(file.fileno())

@@ -29,6 +29,7 @@ IMAGE_COLUMN = "image"
 _BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?([A-Za-z0-9+/\s]{64,}={0,2}\s*)")
 _TEXTS = {".jsonl", ".json", ".tsv", ".csv"}
 _COLUMNS = {".parquet", ".arrow"}
+_PART = re.compile(r"-(\d+)-of-(\d+)")
 csv.field_size_limit(sys.maxsize)  # images are fields
 
 
@@ -74,7 +75,7 @@ class TextTable(Table):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+        kind = _kind(path)
         self.pieces: Pieces
         if kind == ".json":
             self.pieces = Elements(path)
@@ -83,7 +84,7 @@ class TextTable(Table):
         self._delimiter = "," if kind == ".csv" else "\t"
         self._first = 0
         if isinstance(self.pieces, DelimitedRows):
-            self._header, self._first = self._fields(self.pieces[0][1]), 1
+            self._header, self._first = self._named_columns(), 1
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -106,15 +107,31 @@ class TextTable(Table):
             if isinstance(self.pieces, DelimitedRows):
                 return name, self._named(self._fields(piece))
             if isinstance(self.pieces, Elements) and self.pieces.keyed:
-                ((key, row),) = decode_object(b"{" + piece + b"}").items()
+                (key, row), *_ = decode_object(b"{" + piece + b"}").items()
+                if not isinstance(row, dict):
+                    raise ValueError(f"{key!r} holds no row; give a file of the rows alone")
                 return f"{self.path}: pid {key}", {"pid": key} | row
             return name, decode_object(piece)
-        except (ValueError, csv.Error) as error:
+        except ValueError as error:
             raise InputError(f"{name}: {error}") from None
 
+    def _named_columns(self) -> list[str]:
+        try:
+            header = self._fields(self.pieces[0][1])
+            if twice := next((name for name in header if header.count(name) > 1), None):
+                raise ValueError(f"two columns have the name {twice!r}; rename one")
+        except ValueError as error:
+            raise InputError(f"{self.path}: header: {error}") from None
+        return header
+
     def _fields(self, piece: bytes) -> list[str]:
-        text = piece.decode("utf-8-sig").rstrip("\r\n")
-        return next(csv.reader([text], delimiter=self._delimiter, strict=True))
+        try:
+            return next(csv.reader([piece.decode().rstrip("\r\n")], delimiter=self._delimiter, strict=True))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+        except csv.Error as error:
+            fix = "a quote is not closed or not doubled, or lines do not end in a line feed"
+            raise ValueError(f"{error}: {fix}") from None
 
     def _named(self, fields: list[str]) -> Row:
         if len(fields) != len(self._header):
@@ -147,30 +164,68 @@ class JoinedTable(Table):
 
 
 def _open_file(path: Path) -> Table:
-    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
-    if path.suffix in _COLUMNS:
-        return ParquetTable(path) if path.suffix == ".parquet" else ArrowTable(path)
+    kind = _kind(path)
+    if kind in _COLUMNS:
+        return ParquetTable(path) if kind == ".parquet" else ArrowTable(path)
     if kind in _TEXTS:
         return TextTable(path)
     known = ", ".join(sorted(_TEXTS | _COLUMNS))
     raise InputError(f"{path}: is no table by its name; known are {known}")
 
 
+def _kind(path: Path) -> str:
+    """Return the form of a file by its name.
+
+    >>> _kind(Path("a.JSON")), _kind(Path("a.tsv.gz"))
+    ('.json', '.tsv')
+    """
+    name = Path(path.name.lower())
+    packed = Path(name.stem).suffix
+    return packed if name.suffix == ".gz" and packed in _TEXTS else name.suffix
+
+
 def _files_of(folder: Path, split: str | None) -> list[Path]:
     if split is not None and (folder / split).is_dir():
         folder, split = folder / split, None
-    if (state := folder / "state.json").is_file():  # of `datasets`: its other files are caches
-        return [folder / part["filename"] for part in json.loads(state.read_text())["_data_files"]]
-    found = {path: _split_of(path) for path in sorted(folder.rglob("*")) if path.suffix in _COLUMNS}
+    if (folder / "state.json").is_file():
+        return _saved_files(folder)
+    found = {path: _split_of(path) for path in sorted(folder.rglob("*")) if _kind(path) in _COLUMNS}
     splits = sorted(set(found.values()))
     if split is None and len(splits) > 1:
         raise InputError(f"{folder}: holds {', '.join(splits)}; choose one by the option split")
     if not (chosen := [path for path in found if split in (None, found[path])]):
         holds = f"holds {', '.join(splits)}" if splits else "holds no Parquet or Arrow file"
         raise InputError(f"{folder}: {holds}; check the path{f' and split {split!r}' if split else ''}")
+    _check_whole(folder, chosen)
     return chosen
+
+
+def _saved_files(folder: Path) -> list[Path]:
+    """Return the files that `datasets` says it saved; others are caches."""
+    state = folder / "state.json"
+    try:
+        names = [part["filename"] for part in json.loads(state.read_text("utf-8"))["_data_files"]]
+        if not all(Path(name).name == name for name in names):
+            raise ValueError("a file lies in another folder")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{state}: does not list the files of a saved data set ({error}); save it again"
+        ) from None
+    return [folder / name for name in names]
+
+
+def _check_whole(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse files of several configurations, and parts of which one is missing or there twice."""
+    parents = sorted({str(file.parent.relative_to(folder)) for file in files})
+    if len(parents) > 1:
+        raise InputError(f"{folder}: holds {', '.join(parents)}; give the path of one of them")
+    parts = [found for file in files if (found := _PART.search(file.name))]
+    numbers, total = sorted(int(part[1]) for part in parts), max((int(part[2]) for part in parts), default=0)
+    if numbers != list(range(total)):
+        held = ", ".join(map(str, numbers))
+        raise InputError(f"{files[0].parent}: holds the parts {held} of {total}; fetch all, each once")
 
 
 def _split_of(path: Path) -> str:

@@ -1,9 +1,11 @@
 """The same rows from every form in which data sets are published."""
 
 import base64
+import gzip
 import json
 import pickle
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 
@@ -29,6 +31,10 @@ ROWS = [
 
 PICTURES = [png(color) for color in ("red", "green", "blue")]
 
+
+DAMAGED = bytearray(gzip.compress(random.Random(0).randbytes(999)))
+DAMAGED[11] ^= 0xFF
+DAMAGED = bytes(DAMAGED)
 
 FORMS = ["a.jsonl", "a.jsonl.gz", "a.list.json", "a.object.json", "a.object.json.gz", "a.tsv", "a.csv.gz"]
 
@@ -85,25 +91,53 @@ def test_any_json_list_is_cut_between_its_rows(tmp_path_factory, rows, indent, a
         ("a.json", '{"a": 1}\n{"a": 2}\n', "name it .jsonl"),
         ("a.json", '[{"a": 1} {"a": 2}]', "row 1: not valid JSON"),
         ("a.json", '[{"a": 1}, 7, {"a": 2}]', "row 1: not valid JSON"),
-        ("a.jsonl", '{"a": 1}\n{"a"\n', "a.jsonl:2: not valid JSON"),
+        ("a.jsonl", '{"a": 1}\n{"a"\n', ":2: not valid JSON"),
         ("a.tsv", "", "is empty"),
         ("a.tsv", "a\tb\n1\t2\n3\n", "row 1: 1 fields, but the header has 2"),
         ("a.parquet", "PAR1 not", "cannot be read as Parquet"),
         ("a.arrow", "none", "cannot be read as Arrow"),
         ("a.jsonl.gz", "not packed", "cannot be unpacked"),
         ("a.xlsx", "", "is no table by its name"),
+        ("a.json", '[{"a": 1}}', "not a JSON list or object of rows"),
+        ("a.json", '{"data": [{"a": 1}, {"a": 2}]}', "row 0: 'data' holds no row; give a file of the rows"),
+        ("a.json", '{"version": 1, "7": {"a": 1}}', "row 0: 'version' holds no row"),
+        ("a.json", '[{"a": 1}, {"a": 0x1}]', "row 1: not valid JSON .*; mend the row"),
+        ("a.tsv", "a\ta\n1\t2\n", "header: two columns have the name 'a'"),
+        ("a.csv", "a,Gr\xf6ße\n1,2\n".encode("latin-1"), "header: not UTF-8 .* convert the file to UTF-8"),
+        ("a.tsv", "a\tb\n1\tä\n".encode("utf-16"), "header: not UTF-8"),
+        ("a.tsv", "a\tb\n1\tä\n".encode("latin-1"), "row 0: not UTF-8 .* convert the file to UTF-8"),
+        ("a.tsv", "a\tb\r1\t2\r", "header: .* lines do not end in a line feed"),
+        ("a.tsv", 'a\tb\n0\t1\n1\t5" wide\n2\t3\n', "row 1: .* a quote is not closed or not doubled"),
+        ("a.jsonl.gz", DAMAGED, "cannot be unpacked"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, name, text, reason):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=reason):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=f"{re.escape(name)}.*{reason}"):
         list(open_table(tmp_path / name))
+
+
+@pytest.mark.parametrize(("name", "size"), [("a.parquet", 4 + 2000), ("a.arrow", 3000)])
+def test_damaged_columns_are_named(tmp_path, name, size):
+    path = write_columns(tmp_path / name, {"id": [f"{number:050d}" for number in range(100)]})
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\xff" * size + data[4 + size :] if name == "a.parquet" else data[:size])
+    with pytest.raises(InputError, match=f"{name}: cannot be read as"):
+        list(open_table(path))
+
+
+@pytest.mark.parametrize("name", ["a.JSON", "a.jsonl", "a.CSV", "a.json.GZ"])
+def test_a_byte_order_mark_and_capitals_in_names_are_no_matter(tmp_path, name):
+    text = {"a.jsonl": '{"a": "1"}\n', "a.CSV": "a\n1\n"}.get(name, '[{"a": "1"}]').encode("utf-8-sig")
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("GZ") else text)
+    assert [row for _, row in open_table(tmp_path / name)] == [{"a": "1"}]
 
 
 def test_a_folder_is_read_by_split(tmp_path):
     (tmp_path / "data").mkdir()
-    for split, part, rows in (("test", 0, ROWS[:2]), ("test", 1, ROWS[2:]), ("testmini", 0, ROWS[:1])):
-        write_table(tmp_path / f"data/{split}-{part:05d}-of-00002.parquet", rows)
+    parts = {"test-00000-of-00002": ROWS[:2], "test-00001-of-00002": ROWS[2:], "testmini-0-of-1": ROWS[:1]}
+    for name, rows in parts.items():
+        write_table(tmp_path / f"data/{name}.parquet", rows)
     assert [row for _, row in open_table(tmp_path, "test")] == ROWS
     assert open_table(tmp_path, "test")[2][1] == ROWS[2]
     assert len(open_table(tmp_path, "testmini")) == 1
@@ -111,6 +145,29 @@ def test_a_folder_is_read_by_split(tmp_path):
         open_table(tmp_path)
     with pytest.raises(InputError, match="check the path and split 'val'"):
         open_table(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["train-00000-of-00003", "train-00002-of-00003"], "holds the parts 0, 2 of 3; fetch all"),
+        (["train-0-of-1", "train-0-of-1-5f3a"], "holds the parts 0, 0 of 1; fetch all, each once"),
+        (["math/train-0-of-1", "vqa/train-0-of-1"], "holds math, vqa; give the path of one"),
+    ],
+)
+def test_a_folder_is_read_as_a_whole(tmp_path, names, reason):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_table(tmp_path / f"{name}.parquet", ROWS)
+    with pytest.raises(InputError, match=reason):
+        open_table(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"_data_files": [{"filename": "../a.arrow"}]}'])
+def test_a_saved_dataset_lists_its_own_files(tmp_path, text):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(InputError, match=r"state\.json: does not list the files of a saved data set"):
+        open_table(tmp_path)
 
 
 def test_a_saved_dataset_is_read_by_split_and_without_its_caches(tmp_path):
