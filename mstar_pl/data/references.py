@@ -45,7 +45,10 @@ def locate(image: str, root: Path) -> str:
         member = next((one for one in (image, f"{root.stem}/{image}") if one in members), image)
         found = f"{file}{MARK}{member}"
     if (fault := _absence(found)) is not None:
-        raise ValueError(f"image {image!r} {fault}; image paths are relative to {root}")
+        fix = f"image paths are relative to {root}"
+        if len(image) > 4096:  # the longest path of Linux
+            fix = "image bytes in text are read from the column image of TSV, CSV, JSON and JSONL"
+        raise ValueError(f"image {image!r:.200} {fault:.500}; {fix}")
     return found
 
 
@@ -86,7 +89,7 @@ def _archive(path: str, process: int) -> ZipFile:
         return ZipFile(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such archive; check the path") from None
-    except BadZipFile as error:
+    except (BadZipFile, OSError) as error:
         raise InputError(
             f"{path}: cannot be read as a zip archive ({error}); join its parts, or fetch it again"
         ) from None

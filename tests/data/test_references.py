@@ -60,6 +60,34 @@ def test_broken_archives_are_named(tmp_path):
         locate("1.png", Path(tmp_path / "b.zip"))
 
 
+def test_a_folder_is_no_archive(tmp_path):
+    (tmp_path / "a.zip").mkdir()
+    with pytest.raises(InputError, match=r"a\.zip: cannot be read as a zip archive \(.*Is a directory"):
+        locate("1.png", tmp_path / "a.zip")
+
+
+def test_image_bytes_in_place_of_a_path_are_not_repeated(tmp_path):
+    with pytest.raises(ValueError, match="are read from the column image") as caught:
+        locate("iVBORw0K" * 9000, tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_references_to_what_is_no_image_are_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"image": [b"\x89PNG"], "id": [5]}), tmp_path / "set/a.parquet")
+    (tmp_path / "a.tsv").write_text("id\n5\n")
+    faults = {
+        "set/a.parquet::0::picture": "there is no column 'picture'",
+        "set/a.parquet::0::image::0": "the cell holds no image",
+        "set/a.parquet::0::id": "the cell holds no image",
+        "a.tsv::0::image": "the cell holds no image",
+        "set::0::image": "a cell of a folder is named by the file inside it",
+    }
+    for image, fault in faults.items():
+        with pytest.raises(InputError, match=f"{image}: cannot be read as an image .{fault}"):
+            load_image(f"{tmp_path}/{image}")
+
+
 def test_damaged_and_oversized_members_are_named(archive, monkeypatch):
     image = f"{archive}::pictures/3.png"
     monkeypatch.setattr("mstar_pl.data.images.MAX_BYTES", 49_999)

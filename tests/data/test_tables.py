@@ -246,7 +246,7 @@ def write_columns(path, columns):
     if path.suffix == ".parquet":
         pq.write_table(table, path, row_group_size=3)
     else:
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table, max_chunksize=3)
     return path
 
