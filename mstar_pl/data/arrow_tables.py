@@ -81,6 +81,13 @@ class ColumnTable(Lazy[tuple[str, Row]]):
         columns = [field.name for field in self._schema if pa.types.is_binary(_items(field.type))]
         return [column for column in columns if _are_texts(self._cells(column))]
 
+    def _light(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with `HELD` in place of images; all of a column that was left out are there."""
+        columns = {name: pa.repeat(HELD, batch.num_rows) for name in self._schema.names}
+        for name, values in zip(batch.schema.names, batch.columns, strict=True):
+            columns[name] = _images_in(values) if name in self._images else values
+        return pa.RecordBatch.from_pydict(columns)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave what is mapped to its process."""
         return {"path": self.path}
@@ -106,11 +113,8 @@ class ColumnTable(Lazy[tuple[str, Row]]):
     def _named(self, place: int, row: Row) -> tuple[str, Row]:
         name = f"{self.path}: row {place}"
         for column in self._images:
-            cell, found = MARK.join([str(self.path.resolve()), str(place), column]), row[column]
-            if isinstance(found, list):
-                row[column] = [self._reference(f"{cell}{MARK}{item}", one) for item, one in enumerate(found)]
-            else:
-                row[column] = self._reference(cell, found)
+            cell = MARK.join([str(self.path.resolve()), str(place), column])
+            row[column] = self._references(cell, row[column])
         for column in self._texts:
             try:
                 row[column] = _decoded(row[column])
@@ -118,8 +122,10 @@ class ColumnTable(Lazy[tuple[str, Row]]):
                 raise InputError(f"{name}: column {column!r} is not UTF-8; convert it to UTF-8") from None
         return name, row
 
-    def _reference(self, cell: str, found: str | None) -> str | None:
+    def _references(self, cell: str, found: Any) -> Any:
         """Return the reference of an image: its cell, or a path that the images of a source may have."""
+        if isinstance(found, list):
+            return [self._references(f"{cell}{MARK}{item}", one) for item, one in enumerate(found)]
         if not found or found == HELD:
             return cell if found else None
         outside = os.path.isabs(found) or ".." in Path(found).parts  # is refused when the cell is read
@@ -149,9 +155,7 @@ class ArrowTable(ColumnTable):
 
     @cached_property
     def _table(self) -> pa.Table:
-        return pa.Table.from_batches(
-            [_light(batch, self._schema.names, self._images) for batch in self._mapped.to_batches()]
-        )
+        return pa.Table.from_batches([self._light(batch) for batch in self._mapped.to_batches()])
 
     def _cells(self, column: str) -> Iterable[pa.Scalar]:
         return self._mapped[column]
@@ -178,8 +182,7 @@ class ParquetTable(ColumnTable):
 
     def image(self, place: int, column: str) -> Any:
         """Return a cell that holds images; the row group's images are kept for the next call."""
-        sizes = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
-        begins = np.array([0, *accumulate(sizes)])
+        begins = np.array([0, *accumulate(group.num_rows for group in self._groups)])
         group = int(np.searchsorted(begins, place, "right")) - 1
         return _column_chunk(str(self.path), group, column)[place - begins[group]].as_py()
 
@@ -187,6 +190,10 @@ class ParquetTable(ColumnTable):
     def _metadata(self) -> pq.FileMetaData:
         with _readable(self.path, "Parquet"):
             return pq.read_metadata(self.path)
+
+    @property
+    def _groups(self) -> list[pq.RowGroupMetaData]:
+        return [self._metadata.row_group(group) for group in range(self._metadata.num_row_groups)]
 
     @cached_property
     def _schema(self) -> pa.Schema:
@@ -199,7 +206,7 @@ class ParquetTable(ColumnTable):
         with TemporaryFile() as file:
             writer = None
             for batch in self._read_batches(num_rows, columns):
-                batch = _light(batch, self._schema.names, self._images)
+                batch = self._light(batch)
                 writer = writer or pa.ipc.new_stream(file, batch.schema)
                 writer.write_batch(batch)
             if writer is None:
@@ -225,10 +232,7 @@ class ParquetTable(ColumnTable):
         images = single | {leaf for leaf in beside if leaf.split(".")[0] in self._images}
         columns, size = [], 0
         for place, leaf in enumerate(leaves):
-            chunks = [
-                self._metadata.row_group(group).column(place)
-                for group in range(self._metadata.num_row_groups)
-            ]
+            chunks = [group.column(place) for group in self._groups]
             # Of a list without paths, this leaf tells the length.
             if not (leaf in images and all(_has_no_null(chunk) for chunk in chunks)):
                 columns.append(leaf)
@@ -287,14 +291,6 @@ def _decoded(value: Any) -> Any:
 def _has_no_null(chunk: pq.ColumnChunkMetaData) -> bool:
     known = chunk.statistics
     return known is not None and known.has_null_count and known.null_count == 0
-
-
-def _light(batch: pa.RecordBatch, names: list[str], images: list[str]) -> pa.RecordBatch:
-    """Return a batch with `HELD` in place of images; those of a column that was left out are all there."""
-    columns = {name: pa.repeat(HELD, batch.num_rows) for name in names}
-    for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        columns[name] = _images_in(values) if name in images else values
-    return pa.RecordBatch.from_pydict(columns)
 
 
 def _images_in(values: pa.Array) -> pa.Array:

@@ -84,7 +84,9 @@ class TextTable(Table):
         self._delimiter = "," if kind == ".csv" else "\t"
         self._first = 0
         if isinstance(self.pieces, DelimitedRows):
-            self._header, self._first = self._named_columns(), 1
+            self._header, self._first = self._fields(f"{path}: header", self.pieces[0][1]), 1
+            if twice := next((one for one in self._header if self._header.count(one) > 1), None):
+                raise InputError(f"{path}: two columns have the name {twice!r}; rename one")
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -105,7 +107,7 @@ class TextTable(Table):
         name = f"{self.path}:{number}" if isinstance(self.pieces, Lines) else f"{self.path}: row {place}"
         try:
             if isinstance(self.pieces, DelimitedRows):
-                return name, self._named(self._fields(piece))
+                return name, self._named(self._fields(name, piece))
             if isinstance(self.pieces, Elements) and self.pieces.keyed:
                 (key, row), *_ = decode_object(b"{" + piece + b"}").items()
                 if not isinstance(row, dict):
@@ -113,25 +115,16 @@ class TextTable(Table):
                 return f"{self.path}: pid {key}", {"pid": key} | row
             return name, decode_object(piece)
         except ValueError as error:
-            raise InputError(f"{name}: {error}") from None
+            raise error if isinstance(error, InputError) else InputError(f"{name}: {error}") from None
 
-    def _named_columns(self) -> list[str]:
-        try:
-            header = self._fields(self.pieces[0][1])
-            if twice := next((name for name in header if header.count(name) > 1), None):
-                raise ValueError(f"two columns have the name {twice!r}; rename one")
-        except ValueError as error:
-            raise InputError(f"{self.path}: header: {error}") from None
-        return header
-
-    def _fields(self, piece: bytes) -> list[str]:
+    def _fields(self, name: str, piece: bytes) -> list[str]:
         try:
             return next(csv.reader([piece.decode().rstrip("\r\n")], delimiter=self._delimiter, strict=True))
         except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+            raise InputError(f"{name}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
         except csv.Error as error:
             fix = "a quote is not closed or not doubled, or lines do not end in a line feed"
-            raise ValueError(f"{error}: {fix}") from None
+            raise InputError(f"{name}: {error}: {fix}") from None
 
     def _named(self, fields: list[str]) -> Row:
         if len(fields) != len(self._header):
@@ -210,9 +203,8 @@ def _saved_files(folder: Path) -> list[Path]:
         if not all(Path(name).name == name for name in names):
             raise ValueError("a file lies in another folder")
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{state}: does not list the files of a saved data set ({error}); save it again"
-        ) from None
+        fault = f"does not list the files of a saved data set ({error})"
+        raise InputError(f"{state}: {fault}; save it again") from None
     return [folder / name for name in names]
 
 

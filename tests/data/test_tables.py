@@ -102,7 +102,7 @@ def test_any_json_list_is_cut_between_its_rows(tmp_path_factory, rows, indent, a
         ("a.json", '{"data": [{"a": 1}, {"a": 2}]}', "row 0: 'data' holds no row; give a file of the rows"),
         ("a.json", '{"version": 1, "7": {"a": 1}}', "row 0: 'version' holds no row"),
         ("a.json", '[{"a": 1}, {"a": 0x1}]', "row 1: not valid JSON .*; mend the row"),
-        ("a.tsv", "a\ta\n1\t2\n", "header: two columns have the name 'a'"),
+        ("a.tsv", "a\ta\n1\t2\n", ": two columns have the name 'a'"),
         ("a.csv", "a,Gr\xf6ße\n1,2\n".encode("latin-1"), "header: not UTF-8 .* convert the file to UTF-8"),
         ("a.tsv", "a\tb\n1\tä\n".encode("utf-16"), "header: not UTF-8"),
         ("a.tsv", "a\tb\n1\tä\n".encode("latin-1"), "row 0: not UTF-8 .* convert the file to UTF-8"),
