@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mstar_pl.commands.engine import EngineName, start_engine
-from mstar_pl.commands.table import table
+from mstar_pl.commands.table import write_tables
 from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import InputError, SamplingConfig
 
@@ -71,6 +71,7 @@ def evaluate(
         threshold: Least score of a step that the process reward model is taken to judge correct.
         device: Where it judges, e.g. 'cuda'.
     """
+    from mstar_pl.evaluation.comparison import compare
     from mstar_pl.rewards.process import ProcessReward
 
     if policy is None:
@@ -87,7 +88,8 @@ def evaluate(
     known = {"policy": policy, "engine": engine, "limit": limit} | ({} if "" in chosen else asking)
     _answer(chosen, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
     if benchmarks is not None:
-        table(({"baseline": baseline} if baseline else {}) | {Path(policy).name: out}, out)
+        folders = ({"baseline": baseline} if baseline else {}) | {Path(policy).name: out}
+        write_tables(compare(folders, names=list(chosen)), out)
 
 
 def _answer(

@@ -23,7 +23,11 @@ def table(results: dict[str, Path], out: Path | None = None, reference: Referenc
     """
     from mstar_pl.evaluation.comparison import compare
 
-    tables = compare(results, reference)
+    write_tables(compare(results, reference), out)
+
+
+def write_tables(tables: dict[str, str], out: Path | None) -> None:
+    """Print what `compare` returns and, where a folder is given, write its files."""
     print(tables["table.md"])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -97,14 +97,19 @@ _OWN = ("policy", "lmm", "data", "process_reward", "device", "dtype")
 """Settings that tell one evaluation from another; all others must agree."""
 
 
-def read_evaluations(policy: str, folder: Path) -> dict[str, Evaluation]:
+def read_evaluations(policy: str, folder: Path, names: Sequence[str] | None = None) -> dict[str, Evaluation]:
     """Return by benchmark the evaluations in a folder or its sub-folders; those of step judges are left out.
+
+    Args:
+        policy: What the policy is called.
+        folder: The folder.
+        names: Its sub-folders to read; default is all that it holds.
 
     Raises:
         InputError: There is none, one cannot be read, or a benchmark is there twice.
     """
     found: dict[str, Evaluation] = {}
-    for file, results in read_results(folder).items():
+    for file, results in read_results(folder, names).items():
         one = Evaluation(policy, file.parent, results)
         if "accuracy" not in results:
             continue
@@ -117,20 +122,26 @@ def read_evaluations(policy: str, folder: Path) -> dict[str, Evaluation]:
     return found
 
 
-def read_results(folder: Path) -> dict[Path, dict[str, Any]]:
-    """Return each `results.json` in a folder or its sub-folders.
+def read_results(folder: Path, names: Sequence[str] | None = None) -> dict[Path, dict[str, Any]]:
+    """Return each `results.json` in a folder or its sub-folders, or in some of these.
 
     Raises:
-        InputError: There is none, or one cannot be read.
+        InputError: There is none, there is one in the folder and in a sub-folder, or one cannot be read.
     """
-    files = [folder / RESULTS] if (folder / RESULTS).is_file() else sorted(folder.glob(f"*/{RESULTS}"))
+    here, below = folder / RESULTS, sorted(folder.glob(f"*/{RESULTS}"))
+    if names is not None:
+        files = [folder / name / RESULTS for name in names]
+    elif here.is_file() and below:
+        raise InputError(f"{here}: {below[0]} is there, too; give a folder with one of them")
+    else:
+        files = [here] if here.is_file() else below
     if not files:
         raise InputError(f"{folder}: no {RESULTS} here or in a sub-folder; give a finished evaluation")
     found = {}
     for file in files:
         try:
             found[file] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{file}: cannot be read ({error}); evaluate again") from None
         if not isinstance(found[file], dict) or "settings" not in found[file]:
             raise InputError(f"{file}: not the results of an evaluation; give its folder")
@@ -233,21 +244,24 @@ def average(scores: Sequence[Score]) -> Score:
     )
 
 
-def compare(folders: Mapping[str, Path], reference: Reference = "minicpm") -> dict[str, str]:
+def compare(
+    folders: Mapping[str, Path], reference: Reference = "minicpm", names: Sequence[str] | None = None
+) -> dict[str, str]:
     """Return by file name the tables of some policies, the first one compared with, in Markdown and CSV.
 
     Args:
         folders: Folder of the evaluations by name of the policy.
         reference: The paper's rows to put beside them.
+        names: Sub-folders to read of each; default is all.
 
     Raises:
         InputError: Nothing is given, a folder holds no evaluation, or two are of different prompts.
     """
     if not folders:
         raise InputError("no results given; give e.g. --results.mstar FOLDER")
-    found = [read_evaluations(policy, folder) for policy, folder in folders.items()]
-    first, names = found[0], list(dict.fromkeys(name for row in found for name in row))
-    five = [*TITLES, AVERAGE] if TITLES.keys() & names else []
+    found = [read_evaluations(policy, folder, names) for policy, folder in folders.items()]
+    first, asked = found[0], list(dict.fromkeys(name for row in found for name in row))
+    five = [*TITLES, AVERAGE] if TITLES.keys() & asked else []
     rows = [_row(score(one, one.headline, first.get(name)) for name, one in row.items()) for row in found]
     by_task = [
         [*filter(None, (score(row[MATHVISTA], task, first.get(MATHVISTA)) for task in TASKS))]
@@ -259,7 +273,7 @@ def compare(folders: Mapping[str, Path], reference: Reference = "minicpm") -> di
     if by_task:
         by_task += _paper(TASK_SCORES, reference, [(MATHVISTA, task) for task in TASKS])
     numbers: dict[str, int] = {}
-    own = [name for name in names if name not in TITLES]
+    own = [name for name in asked if name not in TITLES]
     rules = {TITLES.get(one.benchmark, one.benchmark): one.rules for row in rows for one in row if one.rules}
     graded = ", ".join(f"{name} {rule}" for name, rule in rules.items())
     head = f"Greedy accuracy in percent with 95 % interval. Rules: {graded}."

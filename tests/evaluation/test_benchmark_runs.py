@@ -1,5 +1,6 @@
 """Benchmarks on the command line: all with one engine, resumption, grading again, a process reward model."""
 
+import csv
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from mstar_pl.models import adapter_for
 from mstar_pl.models.export import export_process_reward
 from mstar_pl.models.process_reward import StepReadOut
 from tests.evaluation.published import write_benchmark, write_processbench, write_visualprocessbench
+from tests.evaluation.test_comparison import evaluated as finished
 
 FIVE = ("mathvista", "m3cot", "mmstar", "mmbench", "ai2d")
 
@@ -200,3 +202,12 @@ def test_names_of_the_shared_results_are_kept():
     expected = dict.fromkeys(BENCHMARKS, "all") | {"mmstar": "reasoning", "mmbench": "reasoning"}
     assert headlines == expected
     assert [*headlines] == [*FIVE, "ai2d_no_mask"]
+
+
+def test_the_table_is_of_what_was_run_not_of_what_lay_there(tmp_path):
+    write_benchmark("m3cot", tmp_path / "root/m3cot")
+    finished(tmp_path / "out/ai2d", "10", benchmark="ai2d")
+    finished(tmp_path / "out", "10", benchmark="mmstar")
+    assert main(arguments(tmp_path / "root", tmp_path / "out", "--benchmarks", "all")) == 0
+    found = csv.DictReader((tmp_path / "out/table.csv").open())
+    assert {row["benchmark"] for row in found if row["low"]} == {"m3cot", "average"}

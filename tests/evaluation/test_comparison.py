@@ -152,6 +152,7 @@ def test_what_differs_from_the_first_row_is_noted(tmp_path):
         ("torn", "results.json: cannot be read"),
         ("foreign", "not the results of an evaluation"),
         ("twice", "own is in"),
+        ("both", r"other/results.json: .*ai2d/results.json is there, too"),
         ("strange", r"other prompts than .*base \(e.g. '12'\)"),
     ],
 )
@@ -165,6 +166,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path, harm, message):
     elif harm == "twice":
         evaluated(other / "a", "10")
         evaluated(other / "b", "10")
+    elif harm == "both":
+        evaluated(other, "10")
+        evaluated(other / "ai2d", "10", benchmark="ai2d")
     elif harm == "strange":
         evaluated(other, "10", first=12)
     with pytest.raises(InputError, match=message):
