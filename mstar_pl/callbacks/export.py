@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mstar_pl.data.cards import coded
 from mstar_pl.data.evolving import SelfEvolvingDataModule
 from mstar_pl.loops import SelfEvolvingTrainer
 from mstar_pl.models.export import export_policy, export_process_reward
@@ -123,7 +124,7 @@ class ProcessRewardExport(Callback):
 
 def _notes(trainer: Trainer, pl_module: LMMModule, measured: str) -> str:
     """Return for the card what a model was made of."""
-    return f"Base: `{pl_module.lmm.path}`. Optimizer steps: {trainer.global_step}. {measured}".strip()
+    return f"Base: {coded(pl_module.lmm.path)}. Optimizer steps: {trainer.global_step}. {measured}".strip()
 
 
 def _folder(trainer: Trainer, folder: str | None) -> Path:

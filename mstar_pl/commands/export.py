@@ -51,29 +51,32 @@ def model(
 
 
 def _scores(name: str, folder: Path) -> tuple[str, list[EvalResult]]:
-    """Return the scores of a policy or of a process reward model, as a table and as the hub lists them."""
+    """Return all scores in a folder, of a policy and of a step judge, as tables and as the hub lists them."""
     from mstar_pl.data.cards import escaped
     from mstar_pl.evaluation.comparison import compare, read_evaluations, read_results, score
     from mstar_pl.evaluation.table import score_table
 
-    judged = [one for one in read_results(folder).values() if "scores" in one]
-    if judged:
-        tables = [f"{one['benchmark']} ({one['rules']}):\n\n{score_table(one['scores'])}" for one in judged]
-        listed = [
+    tables, listed = [], []
+    results = read_results(folder).values()
+    for one in (one for one in results if "scores" in one):
+        named = {escaped(group): scores for group, scores in one["scores"].items()}
+        tables.append(f"{escaped(one['benchmark'])} ({escaped(one['rules'])}):\n\n{score_table(named)}")
+        listed += [
             _eval_result(one["benchmark"], metric, one["scores"]["all"][metric], metric)
-            for one in judged
             for metric in ("macro_f1", "f1")
             if metric in one["scores"]["all"]
         ]
+    if tables and not any("accuracy" in one for one in results):
         return "\n\n".join(tables), listed
-    found = [score(one, one.headline) for one in read_evaluations(name, folder).values()]
     text = "greedy accuracy in percent, 95 % interval {1:.1f} to {2:.1f}"
-    listed = [
+    found = [score(one, one.headline) for one in read_evaluations(name, folder).values()]
+    listed += [
         _eval_result(one.benchmark, "accuracy", one.mean, text.format(*(100 * x for x in one.interval)))
         for one in found
         if one is not None and one.interval is not None
     ]
-    return compare({escaped(name): folder}, "none")["table.md"], listed
+    accuracies = compare({name: folder}, "none", shown=escaped)["table.md"]
+    return "\n\n".join([accuracies, *tables]), listed
 
 
 def _eval_result(benchmark: str, metric: str, value: float, text: str) -> EvalResult:

@@ -37,6 +37,17 @@ def escaped(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$:@])", r"\\\1", line)
 
 
+def coded(text: object) -> str:
+    """Return a text as a code span on one line; a space keeps a backtick at its end from the marks.
+
+    >>> print(coded("a`b"), coded("`c`"))
+    ``a`b`` `` `c` ``
+    """
+    line = " ".join(str(text).split())
+    space = " " if "`" in line[:1] + line[-1:] else ""
+    return f"{(ticks := _ticks(line, 1))}{space}{line}{space}{ticks}"
+
+
 def listed(entries: Mapping[str, object]) -> str:
     r"""Return a Markdown list of names and values, each as it is.
 
@@ -44,7 +55,7 @@ def listed(entries: Mapping[str, object]) -> str:
     - `rows`: `3`
     - `a*b`: ``x`y``
     """
-    return "\n".join(f"- {_coded(name)}: {_coded(value)}" for name, value in entries.items())
+    return "\n".join(f"- {coded(name)}: {coded(value)}" for name, value in entries.items())
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -55,13 +66,6 @@ def fenced(text: str, language: str = "") -> str:
     """
     ticks = _ticks(text, 3)
     return f"{ticks}{language}\n{text}\n{ticks}"
-
-
-def _coded(text: object) -> str:
-    """Return a text as a code span on one line; a space keeps a backtick at its end from the marks."""
-    line = " ".join(str(text).split())
-    space = " " if "`" in line[:1] + line[-1:] else ""
-    return f"{(ticks := _ticks(line, 1))}{space}{line}{space}{ticks}"
 
 
 def _ticks(text: str, least: int) -> str:

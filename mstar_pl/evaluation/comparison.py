@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -245,7 +245,10 @@ def average(scores: Sequence[Score]) -> Score:
 
 
 def compare(
-    folders: Mapping[str, Path], reference: Reference = "minicpm", names: Sequence[str] | None = None
+    folders: Mapping[str, Path],
+    reference: Reference = "minicpm",
+    names: Sequence[str] | None = None,
+    shown: Callable[[str], str] = str,
 ) -> dict[str, str]:
     """Return by file name the tables of some policies, the first one compared with, in Markdown and CSV.
 
@@ -253,6 +256,7 @@ def compare(
         folders: Folder of the evaluations by name of the policy.
         reference: The paper's rows to put beside them.
         names: Sub-folders to read of each; default is all.
+        shown: How the Markdown shows a name or a note, e.g. `mstar_pl.data.cards.escaped`.
 
     Raises:
         InputError: Nothing is given, a folder holds no evaluation, or two are of different prompts.
@@ -275,13 +279,13 @@ def compare(
     numbers: dict[str, int] = {}
     own = [name for name in asked if name not in TITLES]
     rules = {TITLES.get(one.benchmark, one.benchmark): one.rules for row in rows for one in row if one.rules}
-    graded = ", ".join(f"{name} {rule}" for name, rule in rules.items())
+    graded = shown(", ".join(f"{name} {rule}" for name, rule in rules.items()))
     head = f"Greedy accuracy in percent with 95 % interval. Rules: {graded}."
-    parts = [head, _table(rows, "benchmark", own + five, numbers)]
+    parts = [head, _table(rows, "benchmark", own + five, numbers, shown)]
     if by_task:
-        parts += ["MathVista by task:", _table(by_task, "group", TASKS, numbers)]
+        parts += ["MathVista by task:", _table(by_task, "group", TASKS, numbers, shown)]
     if numbers:
-        parts.append("  \n".join(f"[{number}] {note}" for note, number in numbers.items()))
+        parts.append("  \n".join(f"[{number}] {shown(note)}" for note, number in numbers.items()))
     return {"table.md": "\n\n".join(parts), "table.csv": _csv(chain(*rows, *by_task))}
 
 
@@ -304,15 +308,21 @@ def _paper(
     ]
 
 
-def _table(rows: Sequence[Sequence[Score]], by: str, columns: Sequence[str], numbers: dict[str, int]) -> str:
+def _table(
+    rows: Sequence[Sequence[Score]],
+    by: str,
+    columns: Sequence[str],
+    numbers: dict[str, int],
+    shown: Callable[[str], str],
+) -> str:
     """Return a table with a line of differences below each row that has some; notes are numbered."""
-    lines = [["policy", *(TITLES.get(column, column) for column in columns)]]
+    lines = [["policy", *(TITLES.get(column) or shown(column) for column in columns)]]
     for row in filter(None, rows):
         scores = {getattr(one, by): one for one in row}
-        lines.append([row[0].policy, *(_cell(scores.get(column), numbers) for column in columns)])
+        lines.append([shown(row[0].policy), *(_cell(scores.get(column), numbers) for column in columns)])
         if any(one.gain for one in row):
             gains = (scores[column].gain if column in scores else None for column in columns)
-            lines.append([f"less {rows[0][0].policy}", *map(signed_cell, gains)])
+            lines.append([shown(f"less {rows[0][0].policy}"), *map(signed_cell, gains)])
     return markdown(lines)
 
 

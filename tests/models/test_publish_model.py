@@ -107,6 +107,22 @@ def test_card_of_a_judge_has_its_scores_on_labelled_steps(run, internvl_folder, 
     assert "| MathVerse | 50.0 " in card.text
 
 
+def test_what_results_name_stays_text_in_the_card(run, tmp_path):
+    """Names of benchmarks, groups and rules, settings in notes; scores of answers and of steps together."""
+    evil = "<b>*x*</b> [a](b)"
+    evaluated(tmp_path / "results/a", "10", benchmark=evil, rules=evil, limit=evil)
+    scores = {"all": {"f1": 0.5, "num": 8}, evil: {"f1": 0.5, "num": 3}}
+    named = {"benchmark": evil, "rules": evil, "scores": scores, "settings": {}}
+    (tmp_path / "results/b").mkdir()
+    write_json(tmp_path / "results/b/results.json", named)
+    arguments = ["--source", run / "policy", "--out", tmp_path / "out", "--results", tmp_path / "results"]
+    assert main(["export", "model", *map(str, arguments)]) == 0
+    card = ModelCard.load(tmp_path / "out/README.md")
+    assert "<b>" not in card.text
+    assert card.text.count(r"&lt;b&gt;\*x\*&lt;/b&gt; \[a\]\(b\)") == 7
+    assert {one.metric_type for one in card.data.eval_results} == {"accuracy", "f1"}
+
+
 def test_published_judge_scores_as_before(run, internvl_folder, prompts, tmp_path):
     lmm = adapter_for(internvl_folder, question_style="plain")
     model = lmm.load_model()

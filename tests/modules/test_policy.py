@@ -117,7 +117,10 @@ def test_predict_writes_responses_and_test_grades_them(internvl_folder, prompts,
 
 
 def test_export_at_the_end_of_training(internvl_folder, train_file, tmp_path):
-    policy, _ = run(internvl_folder, tmp_path, train_file, callback=PolicyExport(), max_epochs=1)
+    base = tmp_path / "a`<b>"
+    base.symlink_to(internvl_folder)
+    policy, _ = run(str(base), tmp_path, train_file, callback=PolicyExport(), max_epochs=1)
+    assert f"Base: ``{base}``." in (tmp_path / "policy/README.md").read_text()
     exported = adapter_for(str(tmp_path / "policy")).load_model()
     assert torch.equal(exported.lm_head.weight, policy.model.lm_head.weight)
 
