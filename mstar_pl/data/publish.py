@@ -202,8 +202,10 @@ class Counts:
 def _kind(first: Mapping[str, Record | None]) -> tuple[Kind, Record]:
     """Return what the splits are of, and the first record."""
     for split, record in first.items():
-        if not re.fullmatch(r"\w+", split):
-            raise InputError(f"{split!r} is no name of a split; use letters, digits and underscores")
+        if not re.fullmatch(r"\w+", split) or split == "all":  # which `datasets` takes to mean every split
+            raise InputError(
+                f"{split!r} is no name of a split; use letters, digits and underscores, not 'all'"
+            )
         if record is None:
             raise InputError(f"split {split}: nothing to write; give records, or leave it out")
     found = [record for record in first.values() if record is not None]

@@ -209,6 +209,7 @@ def test_command_takes_files_of_examples_and_of_steps(examples, labelled, tmp_pa
         ("kinds", "one kind"),
         ("empty", "split test: nothing to write"),
         ("name", "'a-b' is no name of a split"),
+        ("all", "'all' is no name of a split"),
         ("outside", "prompt 'full': image .*0.png is not below .*elsewhere"),
         ("missing", "prompt 'two': .*1.png"),
         ("text", "prompt 'two': cannot identify image file"),
@@ -224,6 +225,8 @@ def test_what_cannot_be_published_is_refused_and_nothing_is_left(
         splits["test"] = []
     elif harm == "name":
         splits = {"a-b": examples}
+    elif harm == "all":
+        splits = {"all": examples}
     elif harm == "outside":
         root = tmp_path / "elsewhere"
     elif harm == "text":
