@@ -86,7 +86,8 @@ class Evaluation:
     def outcomes(self, group: str) -> dict[str, str]:
         """Return the outcome by prompt id of a group; empty if the responses do not give its accuracy."""
         title = task_title(group)
-        rows = [row for row in self.responses if title in ("ALL", *map(task_title, row["groups"]))]
+        groups = ((row, row.get("groups") or [row["task"]]) for row in self.responses)  # older have the task
+        rows = [row for row, names in groups if title in ("ALL", *map(task_title, names))]
         outcomes = {row["id"]: row["outcome"] for row in rows}
         found = decided_accuracy([*outcomes.values()])
         num, mean = self.entry(group)["num"], self.accuracy(group).mean
@@ -143,7 +144,8 @@ def read_results(folder: Path, names: Sequence[str] | None = None) -> dict[Path,
             found[file] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: cannot be read ({error}); evaluate again") from None
-        if not isinstance(found[file], dict) or "settings" not in found[file]:
+        settings = found[file].get("settings") if isinstance(found[file], dict) else None
+        if settings is None or not ("benchmark" in found[file] or "data" in settings):
             raise InputError(f"{file}: not the results of an evaluation; give its folder")
     return found
 
@@ -210,8 +212,8 @@ def score(one: Evaluation, group: str, first: Evaluation | None = None) -> Score
     )
 
 
-def _gain(one: Evaluation, group: str, first: Evaluation) -> tuple[Interval, list[str]]:
-    """Return a gain and what speaks against it."""
+def _gain(one: Evaluation, group: str, first: Evaluation) -> tuple[Interval | None, list[str]]:
+    """Return a gain, None if both decided no prompt, and what speaks against it."""
     mine, theirs = ({row["id"] for row in each.responses} for each in (one, first))
     if mine and theirs and (strange := mine - theirs) and theirs - mine:
         raise InputError(
@@ -223,7 +225,10 @@ def _gain(one: Evaluation, group: str, first: Evaluation) -> tuple[Interval, lis
     notes = [f"{key} {value}, {first.policy}: {first.settings[key]}" for key, value in other.items()]
     before, after = first.outcomes(group), one.outcomes(group)
     if before and after:
-        return paired_gain(before, after), notes
+        try:
+            return paired_gain(before, after), notes
+        except ValueError:
+            return None, [*notes, f"no prompt decided by both, {one.policy} and {first.policy}"]
     unpaired = "the interval of the difference is unpaired: the responses of both are needed"
     return weighted_sum([one.accuracy(group), first.accuracy(group)], [1, -1]), [*notes, unpaired]
 

@@ -41,7 +41,8 @@ def publish_model(
     Raises:
         InputError: The source was not exported by a training, its weights are not whole, or `out` exists.
     """
-    if not (source / ADAPTER_FILE).is_file() or (source / RECIPE).exists():
+    exported = all((source / name).is_file() for name in (ADAPTER_FILE, CARD, "config.json"))
+    if not exported or (source / RECIPE).exists():
         raise InputError(
             f"{source}: not what a training exported; give its folder, e.g. RUN/policy or RUN/mprm"
         )

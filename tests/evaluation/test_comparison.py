@@ -125,6 +125,24 @@ def test_difference_of_a_headline_group_is_paired_within_the_group(tmp_path):
     assert float(gained["gain"]) == pytest.approx(2 / 3, abs=1e-6)
 
 
+def test_without_a_prompt_that_both_decided_there_is_no_difference(tmp_path):
+    base, other = evaluated(tmp_path / "base", "1-"), evaluated(tmp_path / "other", "-1")
+    tables = compare({"base": base, "other": other}, "none")
+    assert "] no prompt decided by both, other and base" in tables["table.md"]
+    assert [row["gain"] for row in rows_of(tables)] == ["", ""]
+
+
+def test_older_responses_are_grouped_by_their_task(tmp_path):
+    for policy, signs in {"base": "1000", "mstar": "1100"}.items():
+        file = evaluated(tmp_path / policy, signs, task=GPS, benchmark="mathvista") / "responses.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        write_jsonl(file, [{key: row[key] for key in row if key != "groups"} for row in rows])
+    tables = compare({name: tmp_path / name for name in ("base", "mstar")}, "none")
+    assert "unpaired" not in tables["table.md"]
+    gained = [row["gain"] for row in rows_of(tables) if row["policy"] == "mstar" and row["group"] == "GPS"]
+    assert gained == ["0.25"]
+
+
 def test_a_limit_is_noted_in_the_first_row_too(tmp_path):
     text = compare({"x": evaluated(tmp_path / "x", "10", limit=2)})["table.md"]
     assert "[1] the first 2 prompts only" in text
@@ -151,6 +169,7 @@ def test_what_differs_from_the_first_row_is_noted(tmp_path):
         ("missing", "no results.json here or in a sub-folder"),
         ("torn", "results.json: cannot be read"),
         ("foreign", "not the results of an evaluation"),
+        ("nameless", "not the results of an evaluation"),
         ("twice", "own is in"),
         ("both", r"other/results.json: .*ai2d/results.json is there, too"),
         ("strange", r"other prompts than .*base \(e.g. '12'\)"),
@@ -163,6 +182,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path, harm, message):
         (other / "results.json").write_text('{"accuracy": ')
     elif harm == "foreign":
         write_json(other / "results.json", {"accuracy": 0.5})
+    elif harm == "nameless":
+        write_json(other / "results.json", {"accuracy": {}, "settings": {}})
     elif harm == "twice":
         evaluated(other / "a", "10")
         evaluated(other / "b", "10")
@@ -207,7 +228,8 @@ def test_mmbench_is_paired_by_question_as_it_is_scored(tmp_path):
 
 def test_step_judges_are_in_no_table_of_policies(tmp_path):
     evaluated(tmp_path / "x/own", "10")
-    write_json(tmp_path / "x/processbench/results.json", {"settings": {}, "scores": {}})
+    judged = {"benchmark": "processbench", "settings": {}, "scores": {}}
+    write_json(tmp_path / "x/processbench/results.json", judged)
     assert "processbench" not in compare({"x": tmp_path / "x"})["table.md"]
     with pytest.raises(InputError, match="no accuracy of a policy"):
         compare({"x": tmp_path / "x/processbench"})

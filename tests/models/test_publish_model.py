@@ -155,7 +155,9 @@ def weights_with_a_nan(state):
         (weights_with_a_nan, "is not finite"),
         ("cut", "cannot be loaded"),
         ("gone", "cannot be loaded"),
-        ("foreign", "not what a training exported"),
+        ("mstar_pl.json", "not what a training exported"),
+        ("README.md", "not what a training exported"),
+        ("config.json", "not what a training exported"),
         ("exists", "exists; remove it, or give another folder"),
         ("recipe", "is no configuration"),
     ],
@@ -169,8 +171,8 @@ def test_what_is_not_whole_is_refused_and_nothing_is_left(run, tmp_path, harm, m
         file.write_bytes(file.read_bytes()[:-100])
     elif harm == "gone":
         file.unlink()
-    elif harm == "foreign":
-        (source / "mstar_pl.json").unlink()
+    elif harm.endswith((".json", ".md")):
+        (source / harm).unlink()
     elif harm == "exists":
         shutil.copytree(source, out)
     elif harm == "recipe":
