@@ -94,7 +94,7 @@ class Evaluation:
         return outcomes if found and len(outcomes) == num and isclose(found.mean, mean) else {}
 
 
-_OWN = ("policy", "lmm", "data", "process_reward", "device", "dtype")
+_OWN = ("policy", "lmm", "data", "responses", "process_reward", "device", "dtype")
 """Settings that tell one evaluation from another; all others must agree."""
 
 
@@ -192,6 +192,8 @@ def score(one: Evaluation, group: str, first: Evaluation | None = None) -> Score
     asked = one.settings.get("num_prompts", num)
     if group == one.headline and asked != (expected := NUM_PROMPTS.get(one.benchmark, asked)):
         notes.append(f"{asked} of {expected} prompts")
+    if group == one.headline and (vanilla := one.entry(f"vanilla {group}")):
+        notes.append(f"without the copies, which all have to be right, {100 * vanilla['mean']:.1f}")
     if one.settings.get("limit"):
         notes.append(f"the first {one.settings['limit']} prompts only")
     if entry.get("undecided"):
@@ -238,6 +240,11 @@ def average(scores: Sequence[Score]) -> Score:
     weights = [1 / len(scores)] * len(scores)
     intervals, gains = ([getattr(one, name) for one in scores] for name in ("interval", "gain"))
     names = ", ".join(TITLES[one.benchmark] for one in scores)
+    what = "average and its difference" if all(gains) else "average"
+    notes = [f"{what} over {names} only"] if len(scores) < len(TITLES) else []
+    if any(gains) and not all(gains):
+        lacking = ", ".join(TITLES[one.benchmark] for one in scores if one.gain is None)
+        notes.append(f"no difference of averages: there is none on {lacking}")
     return Score(
         policy=scores[0].policy,
         benchmark=AVERAGE,
@@ -245,7 +252,7 @@ def average(scores: Sequence[Score]) -> Score:
         mean=fmean(one.mean for one in scores),
         interval=weighted_sum(intervals, weights) if all(intervals) else None,
         gain=weighted_sum(gains, weights) if all(gains) else None,
-        notes=() if len(scores) == len(TITLES) else (f"average over {names} only",),
+        notes=tuple(notes),
     )
 
 
@@ -283,8 +290,11 @@ def compare(
         by_task += _paper(TASK_SCORES, reference, [(MATHVISTA, task) for task in TASKS])
     numbers: dict[str, int] = {}
     own = [name for name in asked if name not in TITLES]
-    rules = {TITLES.get(one.benchmark, one.benchmark): one.rules for row in rows for one in row if one.rules}
-    graded = shown(", ".join(f"{name} {rule}" for name, rule in rules.items()))
+    rules: dict[str, dict[str, None]] = {}  # a set in order
+    for one in chain(*rows):
+        if one.rules:
+            rules.setdefault(TITLES.get(one.benchmark, one.benchmark), {})[one.rules] = None
+    graded = shown(", ".join(f"{name} {' or '.join(found)}" for name, found in rules.items()))
     head = f"Greedy accuracy in percent with 95 % interval. Rules: {graded}."
     parts = [head, _table(rows, "benchmark", own + five, numbers, shown)]
     if by_task:

@@ -80,7 +80,8 @@ def test_average_is_over_what_is_there_and_says_so(tmp_path):
     assert base[6].startswith("37.5 (")
     assert mstar[6].startswith("62.5 (")
     assert less[6].startswith("+25.0 (")
-    assert "average over MathVista, AI2D only" in tables["table.md"]
+    assert "] average over MathVista, AI2D only" in tables["table.md"]
+    assert "] average and its difference over MathVista, AI2D only" in tables["table.md"]
     assert "400 of 1000 prompts" in tables["table.md"]
     assert paper[-1] == ["MiniCPM-V-2.5 M-STAR (paper)", "59.5", "48.7", "50.7", "79.9", "69.1", "61.6"]
     averages = {row["policy"]: row for row in rows_of(tables) if row["benchmark"] == "average"}
@@ -89,6 +90,31 @@ def test_average_is_over_what_is_there_and_says_so(tmp_path):
     found = float(averages["base"]["high"]) - float(averages["base"]["accuracy"])
     assert found == pytest.approx((halves[0] ** 2 + halves[1] ** 2) ** 0.5 / 2, abs=1e-5)
     assert averages["MiniCPM-V-2.5 + warm-up (paper)"]["low"] == ""
+
+
+def test_averages_over_different_benchmarks_have_no_difference_and_say_so(tmp_path):
+    evaluated(tmp_path / "base/a", "1000", benchmark="ai2d")
+    for name in ("ai2d", "m3cot"):
+        evaluated(tmp_path / "mstar" / name, "1100", benchmark=name)
+    tables = compare({name: tmp_path / name for name in ("base", "mstar")}, "none")
+    assert "] no difference of averages: there is none on M3CoT" in tables["table.md"]
+    assert next(row for row in reversed(rows_of(tables)))["gain"] == ""
+
+
+def test_all_rules_of_a_benchmark_are_in_the_heading(tmp_path):
+    rows = {"a": "2024", "b": "head", "c": "2024"}
+    for name, rules in rows.items():
+        evaluated(tmp_path / name, "10", benchmark="ai2d", rules=rules)
+    text = compare({name: tmp_path / name for name in rows}, "none")["table.md"]
+    assert "Rules: AI2D 2024 or head." in text
+
+
+def test_where_regraded_responses_lay_is_no_note(tmp_path):
+    for name in ("base", "mstar"):
+        file = evaluated(tmp_path / name, "10") / "results.json"
+        results = json.loads(file.read_text())
+        write_json(file, results | {"settings": results["settings"] | {"responses": f"{name}.jsonl"}})
+    assert "[1]" not in compare({name: tmp_path / name for name in ("base", "mstar")}, "none")["table.md"]
 
 
 def test_mathvista_by_task_beside_the_paper(tmp_path):
@@ -219,11 +245,13 @@ def test_mmbench_is_paired_by_question_as_it_is_scored(tmp_path):
         folders[policy] = tmp_path / policy
         write_jsonl(folders[policy] / "responses.jsonl", rows)
         named = {"benchmark": "mmbench", "rules": "vlmevalkit-2024", "headline": "reasoning", "settings": {}}
-        write_json(folders[policy] / "results.json", named | {"accuracy": summarise(circular(rows))})
+        accuracy = summarise(circular(rows)) | {"vanilla reasoning": summarise(rows[:2])["all"]}
+        write_json(folders[policy] / "results.json", named | {"accuracy": accuracy})
     tables = compare(folders, "none")
     assert "unpaired" not in tables["table.md"]
     gained = next(row for row in rows_of(tables) if row["policy"] == "mstar")
     assert (gained["accuracy"], gained["gain"], gained["num"]) == ("0.5", "0.5", "2")
+    assert "without the copies, which all have to be right, 100.0" in gained["notes"]
 
 
 def test_step_judges_are_in_no_table_of_policies(tmp_path):
