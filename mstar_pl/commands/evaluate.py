@@ -71,7 +71,7 @@ def evaluate(
         threshold: Least score of a step that the process reward model is taken to judge correct.
         device: Where it judges, e.g. 'cuda'.
     """
-    from mstar_pl.evaluation.comparison import compare
+    from mstar_pl.evaluation.comparison_tables import compare
     from mstar_pl.rewards.process import ProcessReward
 
     if policy is None:

@@ -53,7 +53,8 @@ def model(
 def _scores(name: str, folder: Path) -> tuple[str, list[EvalResult]]:
     """Return all scores in a folder, of a policy and of a step judge, as tables and as the hub lists them."""
     from mstar_pl.data.cards import escaped
-    from mstar_pl.evaluation.comparison import compare, read_evaluations, read_results, score
+    from mstar_pl.evaluation.comparison import read_evaluations, read_results, score
+    from mstar_pl.evaluation.comparison_tables import compare
     from mstar_pl.evaluation.table import score_table
 
     tables, listed = [], []

@@ -21,7 +21,7 @@ def table(results: dict[str, Path], out: Path | None = None, reference: Referenc
         reference: The rows of the paper to put beside them: those of MiniCPM-V-2.5, Phi-3.5-vision or
             InternVL2-2B, all or none.
     """
-    from mstar_pl.evaluation.comparison import compare
+    from mstar_pl.evaluation.comparison_tables import compare
 
     write_tables(compare(results, reference), out)
 

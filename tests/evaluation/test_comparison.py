@@ -9,7 +9,7 @@ import pytest
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import write_json, write_jsonl
 from mstar_pl.evaluation.benchmarks.mmbench import circular
-from mstar_pl.evaluation.comparison import compare
+from mstar_pl.evaluation.comparison_tables import compare
 from mstar_pl.evaluation.summary import summarise
 from mstar_pl.types import InputError
 
