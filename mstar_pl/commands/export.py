@@ -119,14 +119,14 @@ def dataset(
             file.
     """
     from mstar_pl.data.publish import open_split, write_dataset
-    from mstar_pl.data.recipe import find_recipe
+    from mstar_pl.data.recipe import REPORT, find_recipe
 
     if not splits:
         raise InputError("no split given; give e.g. --splits.train FILE")
     first = next(iter(splits.values()))
     if recipe is None and first.is_dir():
         recipe = find_recipe(first.parent)
-    elif recipe is None and (report := first.parent / "report.json").is_file():
+    elif recipe is None and (report := first.parent / REPORT).is_file():
         recipe = report
     records = {split: open_split(path, iterations) for split, path in splits.items()}
     written = write_dataset(

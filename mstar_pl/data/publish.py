@@ -8,6 +8,7 @@ Images are embedded, or referenced by their paths below a folder that whoever re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -28,7 +29,7 @@ from mstar_pl.data.cards import card, escaped, fenced, listed
 from mstar_pl.data.durable import written_new
 from mstar_pl.data.images import image_bytes, image_digest, image_size
 from mstar_pl.data.jsonl import read_examples, read_rows
-from mstar_pl.data.recipe import RECIPE, recipe_sections
+from mstar_pl.data.recipe import published_name, recipe_sections
 from mstar_pl.data.references import MARK, container
 from mstar_pl.data.shards import MANIFEST
 from mstar_pl.data.step_formats import format_of, read_steps
@@ -96,9 +97,10 @@ def open_split(path: Path, iterations: Iterable[int] | None = None) -> Iterable[
 
 
 def _distinct(examples: Iterable[Example]) -> Iterator[Example]:
-    seen: set[int] = set()
+    seen: set[bytes] = set()
     for one in examples:
-        if (key := hash((one.prompt.id, one.response))) not in seen:
+        text = json.dumps([one.prompt.id, one.response])
+        if (key := hashlib.sha256(text.encode()).digest()) not in seen:
             seen.add(key)
             yield one
 
@@ -139,7 +141,7 @@ def write_dataset(
             rows = (counts[split].added(record, _row(record, image_root)) for record in whole)
             counts[split].num_bytes = _write_shards(temporary / "data", split, rows, features.arrow_schema)
         if recipe is not None:
-            shutil.copyfile(recipe, temporary / RECIPE)
+            shutil.copyfile(recipe, temporary / published_name(recipe))
         body = [
             f"# {escaped(out.name)}",
             _ABOUT[kind],

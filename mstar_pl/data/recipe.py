@@ -11,9 +11,11 @@ import yaml
 from mstar_pl.data.cards import listed
 from mstar_pl.types import InputError
 
-RECIPE = "recipe.yaml"
-"""Its name in a published folder."""
+RECIPE, REPORT = "recipe.yaml", "report.json"
+"""What a published folder calls the configuration of a training, and what `label` or `bootstrap` reports."""
 
+_KEYS = {RECIPE: ("model", "data", "trainer"), REPORT: ("settings",)}
+_ABOUT = {RECIPE: "the whole configuration that it was made with", REPORT: "the report of how it was made"}
 _DATA = ("train", "prompts", "val", "val_prompts")
 _SEEDS = ("seed", "seed_everything")
 
@@ -24,8 +26,8 @@ def recipe_sections(path: Path) -> dict[str, str]:
     Raises:
         InputError: The file is missing, or holds no configuration.
     """
-    config = read_recipe(path)
-    sections = {"Recipe": f"`{RECIPE}` is the whole configuration that it was made with."}
+    config, name = read_recipe(path), published_name(path)
+    sections = {"Recipe": f"`{name}` is {_ABOUT[name]}."}
     found = {"Data": settings(config, _DATA), "Seeds": settings(config, _SEEDS)}
     return sections | {title: listed(entries) for title, entries in found.items() if entries}
 
@@ -34,19 +36,28 @@ def find_recipe(run: Path) -> Path:
     """Return the configuration of a run: `config.yaml` of its last start.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or a start without a logger and one with it left one each.
     """
-    found = [run / "config.yaml", *run.glob("lightning_logs/version_*/config.yaml")]
-    there = [path for path in found if path.is_file()]
-    if not there:
-        raise InputError(
-            f"{run}: no config.yaml of a training here or in lightning_logs; give it as --recipe"
-        )
-    return max(there, key=lambda path: path.stat().st_mtime)
+    logged = [*run.glob("lightning_logs/version_*/config.yaml")]
+    found = [max(logged, key=lambda path: (len(path.parent.name), path.parent.name))] if logged else []
+    found += [path for path in [run / "config.yaml"] if path.is_file()]
+    if len(found) != 1:
+        there = " and ".join(map(str, found)) or "no config.yaml of a training here or in lightning_logs"
+        raise InputError(f"{run}: {there}; give it as --recipe")
+    return found[0]
+
+
+def published_name(path: Path) -> str:
+    """Return what a published folder calls a recipe, by the kind of its file.
+
+    >>> published_name(Path("run/config.yaml")), published_name(Path("label/report.json"))
+    ('recipe.yaml', 'report.json')
+    """
+    return REPORT if path.suffix == ".json" else RECIPE
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Return the configuration of a run.
+    """Return the configuration of a training, or what `label` or `bootstrap` reported.
 
     Raises:
         InputError: The file is missing, or holds none.
@@ -56,8 +67,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason}); give config.yaml of the run") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: is no configuration; give config.yaml of the run")
+    keys = _KEYS[published_name(path)]
+    if not isinstance(config, dict) or not config.keys() >= {*keys}:
+        raise InputError(f"{path}: is no configuration with {', '.join(keys)}; give config.yaml of the run")
     return config
 
 

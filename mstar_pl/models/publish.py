@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 
 from mstar_pl.data.cards import card, listed
 from mstar_pl.data.durable import written_new
-from mstar_pl.data.recipe import RECIPE, recipe_sections
+from mstar_pl.data.recipe import RECIPE, published_name, recipe_sections
 from mstar_pl.models.families import ADAPTER_FILE, adapter_for
 from mstar_pl.models.process_reward import HEAD_FILE
 from mstar_pl.types import InputError
@@ -56,7 +56,7 @@ def publish_model(
     with written_new(out) as temporary:
         shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".*"))
         check_model(temporary, str(source))
-        shutil.copyfile(recipe, temporary / RECIPE)
+        shutil.copyfile(recipe, temporary / published_name(recipe))
         (temporary / CARD).write_text(card(data, known.text, {**about, **sections}), encoding="utf-8")
     return out
 

@@ -12,7 +12,7 @@ from PIL import Image
 from mstar_pl.cli import main
 from mstar_pl.data.images import image_digest, load_image
 from mstar_pl.data.jsonl import read_examples, write_json, write_jsonl
-from mstar_pl.data.publish import open_split, write_dataset
+from mstar_pl.data.publish import _distinct, open_split, write_dataset
 from mstar_pl.data.sources.given import load_examples
 from mstar_pl.data.sources.published import PublishedExamples, PublishedSteps
 from mstar_pl.data.step_labels import StepLabels
@@ -177,18 +177,28 @@ def test_command_takes_what_a_run_selected(examples, tmp_path, capsys):
         store.begin(iteration, "f")
         store.append(iteration, [scored(examples[0], (0,)), scored(examples[1], ())], "f")
         store.finish(iteration, "f", {})
-    (tmp_path / "run/config.yaml").write_text("seed_everything: 11\n")
+    recipe = "seed_everything: 11\nmodel: {}\ndata: {}\ntrainer: {}\n"
+    (tmp_path / "run/config.yaml").write_text(recipe)
     out = tmp_path / "cot"
     arguments = ["--out", str(out), "--license", "mit", "--source", "a run"]
     rollouts = ["--splits.train", str(tmp_path / "run/rollouts")]
     assert main(["export", "dataset", *rollouts, *arguments]) == 0
     assert without_images(PublishedExamples(out).load()) == without_images(examples[:1])
     assert "- `seed_everything`: `11`" in (out / "README.md").read_text()
-    assert (out / "recipe.yaml").read_text() == "seed_everything: 11\n"
+    assert (out / "recipe.yaml").read_text() == recipe
     assert main(["export", "dataset", *rollouts, *arguments]) == 2
     assert "exists; remove it" in capsys.readouterr().err
     assert main(["export", "dataset", *rollouts, *arguments[:4]]) == 2
     assert "source" in capsys.readouterr().err
+
+
+def test_two_responses_with_one_hash_are_both_taken(examples):
+    class Colliding(str):
+        def __hash__(self):
+            return 0
+
+    two = [replace(examples[0], response=Colliding(text)) for text in ("a", "b", "a")]
+    assert [one.response for one in _distinct(two)] == ["a", "b"]
 
 
 def test_command_takes_files_of_examples_and_of_steps(examples, labelled, tmp_path):
@@ -198,7 +208,11 @@ def test_command_takes_files_of_examples_and_of_steps(examples, labelled, tmp_pa
     splits = ["--splits.train", str(file), "--splits.validation", str(file)]
     assert main(["export", "dataset", *splits, *arguments]) == 0
     assert len(PublishedSteps(tmp_path / "out", split="validation").load()) == 4
-    assert "- `settings.sampling.seed`: `5`" in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "- `settings.sampling.seed`: `5`" in card
+    assert "`report.json` is the report of how it was made." in card
+    assert (tmp_path / "out/report.json").read_bytes() == (file.parent / "report.json").read_bytes()
+    assert not (tmp_path / "out/recipe.yaml").exists()
     plain = write_jsonl(tmp_path / "cot.jsonl", (one.to_json() for one in examples))
     assert [*open_split(plain)] == [*read_examples(plain)]
 

@@ -25,6 +25,7 @@ from tests.evaluation.test_comparison import evaluated
 
 CONFIG = {
     "seed_everything": 7,
+    "model": {"class_path": "PolicyModule"},
     "data": {"class_path": "PolicyDataModule", "init_args": {"train": "my``train.jsonl", "seed": 3}},
     "trainer": {"evolution": {"init_args": {"sampling": {"seed": 5, "temperature": 1.0}}}},
 }
@@ -160,6 +161,7 @@ def weights_with_a_nan(state):
         ("config.json", "not what a training exported"),
         ("exists", "exists; remove it, or give another folder"),
         ("recipe", "is no configuration"),
+        ("row", "is no configuration with model, data, trainer"),
     ],
 )
 def test_what_is_not_whole_is_refused_and_nothing_is_left(run, tmp_path, harm, message):
@@ -177,6 +179,8 @@ def test_what_is_not_whole_is_refused_and_nothing_is_left(run, tmp_path, harm, m
         shutil.copytree(source, out)
     elif harm == "recipe":
         recipe.write_text("- a list\n")
+    elif harm == "row":
+        recipe.write_text('{"id": "1", "response": "4"}\n')
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=message):
         publish_model(source, out, recipe, {})
@@ -199,3 +203,14 @@ def test_without_a_recipe_it_is_asked_for(run, tmp_path, capsys):
     shutil.rmtree(run / "lightning_logs")
     assert main(["export", "model", "--source", str(run / "policy"), "--out", str(tmp_path / "out")]) == 2
     assert "give it as --recipe" in capsys.readouterr().err
+
+
+def test_the_recipe_is_that_of_the_last_start_whenever_it_was_copied(run):
+    for version in ("10", "9"):
+        log = run / f"lightning_logs/version_{version}"
+        log.mkdir()
+        shutil.copyfile(run / "lightning_logs/version_0/config.yaml", log / "config.yaml")
+    assert find_recipe(run).parent.name == "version_10"
+    shutil.copyfile(find_recipe(run), run / "config.yaml")
+    with pytest.raises(InputError, match=r"version_10/config.yaml and .*/run/config.yaml; give it"):
+        find_recipe(run)
