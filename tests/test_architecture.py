@@ -31,7 +31,6 @@ FORMATS = ("data/tables.py", "data/arrow_tables.py", "data/elements.py", "data/s
 FORMATS += ("rewards/official/", "evaluation/benchmarks/")
 FORMATS += ("evaluation/comparison", "evaluation/paper.py")  # the tables that the paper has laid down
 FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py")  # files that others read: hub, datasets
-FORMATS += ("evaluation/comparison.py", "evaluation/paper.py")  # the tables that the paper has laid down
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
@@ -161,7 +160,7 @@ def test_files_stay_small():
         lines[room] += code[name]
     tools = sum(lines.pop(room) for room in ("evaluation", "commands", "cli.py", "__main__.py"))
     assert lines.pop("minivista") <= 1400
-    assert lines.pop("formats") <= 2350
+    assert lines.pop("formats") <= 2500
     assert tools <= 2000
     assert lines.total() <= 7000
 
