@@ -14,6 +14,7 @@ from mstar_pl.types import InputError, SamplingConfig
 
 if TYPE_CHECKING:
     from mstar_pl.evaluation.benchmarks import Benchmark
+    from mstar_pl.evaluation.benchmarks.benchmark import PromptStyle
     from mstar_pl.rewards.process import ProcessReward
 
 
@@ -54,7 +55,8 @@ def evaluate(
         benchmarks: 'all' evaluates every benchmark of a policy whose folder is there, with one engine, and
             prints the paper's tables (also OUT/table.md and .csv).
         prompts: How a benchmark's questions are written: as the policy was trained, or as its authors do.
-        options: Further options of the benchmark's class as JSON, e.g. '{"era": "head"}' of mmbench.
+        options: Further options of the benchmark's class as JSON, e.g. '{"rules": "head"}' of mmbench; with
+            'benchmarks' by name, '{"mmbench": {"rules": "head"}}'.
         engine: Where responses are generated: vLLM, or Transformers' generate.
         limit: Use only the first so many prompts.
         max_tokens: Most tokens of a response.
@@ -76,22 +78,23 @@ def evaluate(
     if policy is None:
         _judge(data, process_reward, benchmark, out, limit, threshold, device)
         return
-    asking = {"prompts": prompts} | (options or {})
-    chosen = _choose(data, benchmark, benchmarks, rules, asking)
+    own = (options or {}) if benchmark is None else {benchmark: options or {}}
+    chosen = _choose(data, benchmark, benchmarks, rules, prompts, own)
     if samples and (process_reward is None or "" not in chosen):
         raise InputError("--samples needs a prompt file, and --process_reward, whose model ranks them")
     judge = ProcessReward(process_reward, rules=rules) if process_reward and samples else None
     greedy = SamplingConfig(max_tokens=max_tokens)
     drawn = replace(greedy, num_samples=samples, temperature=temperature) if samples else None
     out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"
-    known = {"policy": policy, "engine": engine, "limit": limit} | ({} if "" in chosen else asking)
-    _answer(chosen, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
+    known = {"policy": policy, "engine": engine, "limit": limit}
+    _answer(chosen, own, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
     if benchmarks is not None:
         table(({"baseline": baseline} if baseline else {}) | {Path(policy).name: out}, out)
 
 
 def _answer(
     chosen: dict[str, Benchmark],
+    own: dict[str, dict[str, Any]],
     out: Path,
     greedy: SamplingConfig,
     drawn: SamplingConfig | None,
@@ -118,6 +121,7 @@ def _answer(
             settings = running.run_settings(
                 greedy,
                 **known,
+                **_asked(one, own.get(name, {})),
                 data=str(one.data),
                 rules=one.rules,
                 lmm=adapter.options,
@@ -133,21 +137,36 @@ def _answer(
                 print(verify(sampler, asked[name], outcomes, drawn, judge, out, fingerprint))
 
 
+def _asked(benchmark: Benchmark, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the settings say of how a published benchmark was asked."""
+    from mstar_pl.evaluation.benchmarks.benchmark import PublishedBenchmark
+
+    asked = {"prompts": benchmark.prompts} if isinstance(benchmark, PublishedBenchmark) else {}
+    return asked | ({"options": options} if options else {})
+
+
 def _choose(
-    data: Path, benchmark: str | None, benchmarks: str | None, rules: Rules, options: dict[str, Any]
+    data: Path,
+    benchmark: str | None,
+    benchmarks: str | None,
+    rules: Rules,
+    prompts: PromptStyle,
+    own: dict[str, dict[str, Any]],
 ) -> dict[str, Benchmark]:
     """Return what is to be evaluated, by the folder below OUT that its results go to."""
     from mstar_pl.evaluation.benchmarks import BENCHMARKS, PromptFile, choose, find_all
 
     if benchmark is None and benchmarks is None:
+        if own:
+            raise InputError("--options is for --benchmark or --benchmarks")
         return {"": PromptFile(data, rules)}
     if benchmark is not None and benchmarks is not None:
         raise InputError("give --benchmark or --benchmarks, not both")
     if rules != "default":
         raise InputError("--rules is for prompt files; a benchmark has its own, see its --options")
     if benchmark is not None:
-        return {benchmark: choose(BENCHMARKS, benchmark, data, options)}
-    found = find_all(data, options)
+        return {benchmark: choose(BENCHMARKS, benchmark, data, {"prompts": prompts} | own[benchmark])}
+    found = find_all(data, prompts, own)
     for name in [name for name, one in found.items() if one is None]:
         print(f"{name}: skipped, there is no {data / name}")
     return {name: one for name, one in found.items() if one is not None}

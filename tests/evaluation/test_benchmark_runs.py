@@ -127,6 +127,22 @@ def test_a_benchmark_alone_with_the_official_prompt_and_a_baseline(root, tmp_pat
     assert results["fingerprint"] != read(tmp_path / "a/m3cot/results.json")["fingerprint"]
 
 
+@pytest.mark.parametrize(
+    ("name", "rules", "graded_by"),
+    [
+        ("mathvista", "mathvista-2023", "mathvista-2023"),
+        ("mmbench", "head", "vlmevalkit-head"),
+        ("ai2d", "lmms-eval", "lmms-eval"),
+    ],
+)
+def test_rules_of_a_benchmark_are_an_option_of_a_run(root, name, rules, graded_by, tmp_path):
+    options = ["--benchmark", name, "--options", json.dumps({"rules": rules}), "--limit", "1"]
+    assert main(arguments(root / name, tmp_path, *options)) == 0
+    results = read(tmp_path / name / "results.json")
+    assert results["rules"] == results["settings"]["rules"] == graded_by
+    assert (results["settings"]["options"], results["settings"]["prompts"]) == ({"rules": rules}, "policy")
+
+
 @pytest.fixture(scope="module")
 def judge(internvl_folder, tmp_path_factory):
     torch.manual_seed(0)

@@ -236,12 +236,12 @@ def test_rules_of_other_versions_are_options(tmp_path):
     folder = write_benchmark("mmbench", tmp_path)
     early = "# Answer\n\nA, I think, from what can be seen"
     for era, outcome in (("2024", "correct"), ("head", "wrong")):
-        benchmark = choose(BENCHMARKS, "mmbench", folder, {"era": era})
+        benchmark = choose(BENCHMARKS, "mmbench", folder, {"rules": era})
         assert benchmark.grade(early, benchmark.load()[0]).outcome == outcome
         assert benchmark.rules == f"vlmevalkit-{era}"
     folder = write_benchmark("ai2d", tmp_path / "ai2d")
     for rule, outcome in (("vlmevalkit-2024", "correct"), ("lmms-eval", "wrong")):
-        benchmark = choose(BENCHMARKS, "ai2d", folder, {"rule": rule})
+        benchmark = choose(BENCHMARKS, "ai2d", folder, {"rules": rule})
         assert benchmark.grade("A energy flow", benchmark.load()[0]).outcome == outcome
 
 
@@ -301,12 +301,15 @@ def test_repeated_ids_are_refused(tmp_path):
 
 def test_all_benchmarks_lie_in_folders_of_their_names(tmp_path):
     with pytest.raises(InputError, match="no benchmark here; name its folders mathvista, m3cot"):
-        find_all(tmp_path, {})
+        find_all(tmp_path, "policy", {})
     for name in ("m3cot", "ai2d"):
         write_benchmark(name, tmp_path / name)
-    found = find_all(tmp_path, {"prompts": "official"})
+    found = find_all(tmp_path, "official", {"ai2d": {"rules": "lmms-eval"}})
+    assert (found["ai2d"].prompts, found["ai2d"].rules) == ("official", "lmms-eval")
     assert [name for name, benchmark in found.items() if benchmark is not None] == ["m3cot", "ai2d"]
     assert [*found] == [*BENCHMARKS]
+    with pytest.raises(InputError, match="'rules' are not those of a benchmark; give them by its name"):
+        find_all(tmp_path, "policy", {"rules": "head"})
 
 
 def test_unknown_names_and_options_are_refused(tmp_path):
@@ -314,8 +317,8 @@ def test_unknown_names_and_options_are_refused(tmp_path):
         choose(BENCHMARKS, "mathvist", tmp_path, {})
     with pytest.raises(InputError, match="mmstar has no option 'era'; it has prompts"):
         choose(BENCHMARKS, "mmstar", tmp_path, {"era": "head"})
-    with pytest.raises(InputError, match="era '2030' of mmbench is not one of 2024, head"):
-        choose(BENCHMARKS, "mmbench", tmp_path, {"era": "2030"})
+    with pytest.raises(InputError, match="rules '2030' of mmbench is not one of 2024, head"):
+        choose(BENCHMARKS, "mmbench", tmp_path, {"rules": "2030"})
     with pytest.raises(InputError, match="rules 'mine' of mathvista is not one of default, mathvista"):
         choose(BENCHMARKS, "mathvista", tmp_path, {"rules": "mine"})
 

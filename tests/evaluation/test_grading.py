@@ -173,7 +173,7 @@ def test_regraded_responses_give_the_results_of_the_evaluation(tmp_path):
     for name in ("results.json", "responses.jsonl"):
         assert (first / name).read_text() == (second / name).read_text()
     assert written["accuracy"]["all"]["truncated"] == 2
-    other = BENCHMARKS["mmbench"](tmp_path / "data", era="head")
+    other = BENCHMARKS["mmbench"](tmp_path / "data", rules="head")
     results = write_regraded(second, other, prompts, again, kept, {"rules": other.rules})
     assert results["settings"] == {"policy": "x", "rules": "vlmevalkit-head"}
     assert results["fingerprint"] is None, "an evaluation must not take these rows for its own"

@@ -27,7 +27,7 @@ class MMBench(ChoiceBenchmark):
     Args:
         data: Folder with `MMBench_DEV_EN_V11.tsv`, or with Parquet files of the split `dev`.
         prompts: The official prompt is that of VLMEvalKit.
-        era: Version of VLMEvalKit's rule.
+        rules: Version of VLMEvalKit's rule.
     """
 
     name = "mmbench"
@@ -38,11 +38,11 @@ class MMBench(ChoiceBenchmark):
     group_keys: ClassVar[tuple[str, ...]] = ("kind", "l2_category", "category")
 
     def __init__(
-        self, data: str | Path, prompts: PromptStyle = "policy", era: vlmevalkit.Era = "2024"
+        self, data: str | Path, prompts: PromptStyle = "policy", rules: vlmevalkit.Era = "2024"
     ) -> None:
         super().__init__(data, prompts)
-        self.era: vlmevalkit.Era = era
-        self.rules = f"vlmevalkit-{era}"
+        self.era: vlmevalkit.Era = rules
+        self.rules = f"vlmevalkit-{rules}"
         self._images: dict[str, Any] = {}
 
     def load(self) -> Sequence[Prompt]:
