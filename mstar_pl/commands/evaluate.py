@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from mstar_pl.types import InputError, SamplingConfig
 if TYPE_CHECKING:
     from mstar_pl.evaluation.benchmarks import Benchmark
     from mstar_pl.evaluation.benchmarks.benchmark import PromptStyle
+    from mstar_pl.evaluation.comparison import Evaluation
     from mstar_pl.rewards.process import ProcessReward
 
 
@@ -112,7 +112,7 @@ def _answer(
     from mstar_pl.models import adapter_for
 
     asked = {name: load_checked(one, known["limit"]) for name, one in chosen.items()}
-    before = {name: running.read_outcomes(baseline / name) for name in chosen} if baseline else {}
+    before = {name: _read_baseline(baseline / name) for name in chosen} if baseline else {}
     adapter = adapter_for(known["policy"], **lmm)
     every = [prompt for prompts in asked.values() for prompt in prompts]
     with locked(out):
@@ -131,7 +131,7 @@ def _answer(
             fingerprint = running.run_fingerprint(settings, Path(adapter.path), digest)
             rows = running.answer_prompts(sampler, asked[name], greedy, one, out / name, fingerprint)
             results = running.write_results(out / name, one, asked[name], rows, settings, fingerprint)
-            _report(out / name, results, baseline and baseline / name, before.get(name))
+            _report(out / name, results, before.get(name))
             if judge is not None and drawn is not None:
                 outcomes = {row["id"]: row["outcome"] for row in rows}
                 print(verify(sampler, asked[name], outcomes, drawn, judge, out, fingerprint))
@@ -206,16 +206,28 @@ def _judge(
     print(f"written to {out}")
 
 
-def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: dict[str, str] | None) -> None:
-    from mstar_pl.evaluation.evaluate import RESULTS, read_outcomes
-    from mstar_pl.evaluation.table import accuracy_table, paired_gain
+def _read_baseline(folder: Path) -> Evaluation:
+    """Return the evaluation compared with, its responses read before they could be written over."""
+    from mstar_pl.evaluation.comparison import Evaluation, read_results
+    from mstar_pl.evaluation.evaluate import RESULTS
+
+    if not (folder / RESULTS).is_file():
+        raise InputError(f"{folder}: no {RESULTS}; give the folder of a finished evaluation")
+    (results,) = read_results(folder).values()
+    if "accuracy" not in results:
+        raise InputError(f"{folder}: no accuracy of a policy here; give a finished evaluation of one")
+    before = Evaluation("before", folder, results)
+    _ = before.responses
+    return before
+
+
+def _report(out: Path, results: dict[str, Any], before: Evaluation | None) -> None:
+    from mstar_pl.evaluation.comparison import Evaluation, score
+    from mstar_pl.evaluation.table import accuracy_table
 
     columns = {"accuracy (95 % interval)": results["accuracy"]}
-    if baseline is not None and before is not None:
-        columns = {
-            "before": json.loads((baseline / RESULTS).read_text())["accuracy"],
-            "after": results["accuracy"],
-        }
+    if before is not None:
+        columns = {"before": before.results["accuracy"], "after": results["accuracy"]}
     print(f"{results['benchmark']}, rules {results['rules']}")
     print(accuracy_table(columns))
     total = results["accuracy"]["all"]
@@ -227,11 +239,10 @@ def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: d
         print(accuracy_table({f"rules {rules}": {"all": found} for rules, found in by_rules.items()}))
     if before is not None:
         try:
-            gain = paired_gain(before, read_outcomes(out))
+            found = score(Evaluation("after", out, results), "all", before)
         except ValueError as error:
-            raise InputError(f"{baseline}: {error}; evaluate the same prompts") from None
-        print(
-            "gain {:+.1f} points (95 % paired interval {:+.1f} to {:+.1f})".format(
-                *(100 * value for value in gain)
-            )
-        )
+            raise InputError(f"{before.folder}: {error}; evaluate the same prompts") from None
+        if found is not None and found.gain is not None:
+            gain = [100 * value for value in found.gain]
+            print("gain {:+.1f} points (95 % interval {:+.1f} to {:+.1f})".format(*gain))
+            print("\n".join(found.notes), end="\n" * bool(found.notes))

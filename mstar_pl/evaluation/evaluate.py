@@ -18,7 +18,7 @@ from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.evaluation.benchmarks.benchmark import Benchmark
 from mstar_pl.evaluation.summary import Row
 from mstar_pl.rollouts.engine import RolloutEngine
-from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
+from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
 
 T = TypeVar("T")
 RESPONSES, RESULTS, PARTIAL = "responses.jsonl", "results.json", "responses.partial.jsonl"
@@ -165,17 +165,6 @@ def write_scores(
     write_json(out / RESULTS, results)
     (out / PARTIAL).unlink(missing_ok=True)
     return results
-
-
-def read_outcomes(folder: Path) -> dict[str, str]:
-    """Return the outcome of each prompt of a finished evaluation.
-
-    Raises:
-        InputError: The folder holds no finished evaluation.
-    """
-    if not (folder / RESULTS).is_file():
-        raise InputError(f"{folder}: no {RESULTS}; give the folder of a finished evaluation")
-    return {row["id"]: row["outcome"] for _, row in read_rows(folder / RESPONSES)}
 
 
 def run_settings(sampling: SamplingConfig, **further: Any) -> dict[str, Any]:

@@ -120,11 +120,29 @@ def test_a_benchmark_alone_with_the_official_prompt_and_a_baseline(root, tmp_pat
     assert main(arguments(root / "m3cot", tmp_path / "a", *alone)) == 0
     official = [*alone, "--prompts", "official", "--baseline", str(tmp_path / "a")]
     assert main(arguments(root / "m3cot", tmp_path / "b", *official)) == 0
-    assert "95 % paired interval" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "gain +0.0 points (95 % interval" in printed
+    assert "prompts official, before: policy" in printed
+    assert "unpaired" not in printed
     results = read(tmp_path / "b/m3cot/results.json")
     assert results["settings"]["prompts"] == "official"
     assert results["accuracy"]["all"]["num"] == results["settings"]["limit"] == 2
     assert results["fingerprint"] != read(tmp_path / "a/m3cot/results.json")["fingerprint"]
+
+
+def test_gain_over_a_baseline_is_that_of_the_accuracies(root, evaluated, tmp_path, capsys):
+    """Of MMBench between questions, not between their copies: four of five copies, one question of two."""
+    letters = {"31": "A", "1000031": "B", "40": "A", "1000040": "C", "2000040": "A"}
+    answers = [{"id": id, "response": letter} for id, letter in letters.items()]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    again = ["grade", "--benchmark", "mmbench", "--data", str(root / "mmbench")]
+    again += ["--responses", str(tmp_path / "r.jsonl")]
+    assert main([*again, "--out", str(tmp_path / "before/mmbench")]) == 0
+    capsys.readouterr()
+    run = arguments(root / "mmbench", evaluated, "--benchmark", "mmbench")
+    assert main([*run, "--baseline", str(tmp_path / "before")]) == 0
+    after = read(evaluated / "mmbench/results.json")["accuracy"]["all"]["mean"]
+    assert f"gain {100 * (after - 0.5):+.1f} points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from mstar_pl.data.jsonl import read_rows
 from mstar_pl.evaluation import evaluate as module
 from mstar_pl.evaluation.benchmarks import PromptFile
-from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, records_digest, write_results
+from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, records_digest, write_results
 from mstar_pl.evaluation.summary import summarise
 from mstar_pl.evaluation.table import accuracy_table, paired_gain
 from mstar_pl.models import adapter_for
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import InputError, SamplingConfig
+from mstar_pl.types import SamplingConfig
 
 GREEDY = SamplingConfig(max_tokens=6)
 FILE = PromptFile("prompts.jsonl")
@@ -121,7 +122,5 @@ def test_results_are_read_back(tmp_path):
     (tmp_path / PARTIAL).write_text("")
     results = write_results(tmp_path, FILE, [], rows("correct", "wrong"), {"policy": "x"}, "f")
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert read_outcomes(tmp_path) == {"0": "correct", "1": "wrong"}
+    assert [row["outcome"] for _, row in read_rows(tmp_path / "responses.jsonl")] == ["correct", "wrong"]
     assert not (tmp_path / PARTIAL).exists()
-    with pytest.raises(InputError, match="finished evaluation"):
-        read_outcomes(tmp_path / "nowhere")
