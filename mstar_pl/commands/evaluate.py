@@ -49,7 +49,8 @@ def evaluate(
         data: Prompt JSONL file with answers; with 'benchmark' its folder or file as published; with
             'benchmarks' a folder with a folder for each by its name.
         policy: Hugging Face folder of the policy, or 'embedded' for the LMM that ships with the package.
-        out: Folder of the results; default is runs/evaluate/POLICY-DATA.
+        out: Folder of the results; default is runs/evaluate/NAME-DATA, with the name of the run where the
+            policy (or process reward model) is what a training exported.
         benchmark: mathvista, m3cot, mmstar, mmbench, ai2d or ai2d_no_mask, graded by its official rule; of a
             process reward model visualprocessbench or processbench.
         benchmarks: 'all' evaluates every benchmark of a policy whose folder is there, with one engine, and
@@ -85,11 +86,21 @@ def evaluate(
     judge = ProcessReward(process_reward, rules=rules) if process_reward and samples else None
     greedy = SamplingConfig(max_tokens=max_tokens)
     drawn = replace(greedy, num_samples=samples, temperature=temperature) if samples else None
-    out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"
+    out = out or Path("runs/evaluate") / f"{_called(policy)}-{data.stem}"
     known = {"policy": policy, "engine": engine, "limit": limit}
     _answer(chosen, own, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
     if benchmarks is not None:
-        table(({"baseline": baseline} if baseline else {}) | {Path(policy).name: out}, out)
+        table(({"baseline": baseline} if baseline else {}) | {_called(policy): out}, out)
+
+
+def _called(model: str) -> str:
+    """Return the name of a model, of what a training exported that of its run.
+
+    >>> [_called(model) for model in ("runs/mine/policy", "runs/judge/mprm/", "models/InternVL2", "embedded")]
+    ['mine', 'judge', 'InternVL2', 'embedded']
+    """
+    path = Path(model).absolute()
+    return path.parent.name if path.name in ("policy", "mprm") else path.name
 
 
 def _answer(
@@ -197,7 +208,7 @@ def _judge(
     verify_images([one.prompt for one in solutions], str(data))
     model = ProcessRewardModel.load(process_reward)
     model.to(device)
-    out = (out or Path("runs/evaluate") / f"{Path(process_reward).name}-{data.stem}") / benchmark
+    out = (out or Path("runs/evaluate") / f"{_called(process_reward)}-{data.stem}") / benchmark
     settings = {"process_reward": process_reward, "data": str(data), "threshold": threshold, "limit": limit}
     with locked(out):
         fingerprint = run_fingerprint({}, Path(model.lmm.path), records_digest(solutions))

@@ -1,6 +1,7 @@
 """Benchmarks on the command line: all with one engine, resumption, grading again, a process reward model."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +129,20 @@ def test_a_benchmark_alone_with_the_official_prompt_and_a_baseline(root, tmp_pat
     assert results["settings"]["prompts"] == "official"
     assert results["accuracy"]["all"]["num"] == results["settings"]["limit"] == 2
     assert results["fingerprint"] != read(tmp_path / "a/m3cot/results.json")["fingerprint"]
+
+
+def test_policies_of_two_runs_have_results_of_their_own(internvl_folder, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/m3cot").symlink_to(root / "m3cot")
+    run = ["evaluate", "--benchmarks", "all", "--data", "data"]
+    run += ["--engine", "transformers", "--max_tokens", "1"]
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "policy").symlink_to(internvl_folder)
+        assert main([*run, "--policy", f"{name}/policy"]) == 0
+    assert sorted(path.name for path in Path("runs/evaluate").iterdir()) == ["first-data", "second-data"]
+    assert "| second " in Path("runs/evaluate/second-data/table.md").read_text()
 
 
 def test_gain_over_a_baseline_is_that_of_the_accuracies(root, evaluated, tmp_path, capsys):
