@@ -139,7 +139,8 @@ def _answer(
                 num_prompts=len(asked[name]),
             )
             digest = running.records_digest(asked[name])
-            fingerprint = running.run_fingerprint(settings, Path(adapter.path), digest)
+            asked_so = {key: value for key, value in settings.items() if key not in ("rules", "options")}
+            fingerprint = running.run_fingerprint(asked_so, Path(adapter.path), digest)
             rows = running.answer_prompts(sampler, asked[name], greedy, one, out / name, fingerprint)
             results = running.write_results(out / name, one, asked[name], rows, settings, fingerprint)
             _report(out / name, results, before.get(name))

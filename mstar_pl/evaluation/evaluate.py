@@ -65,13 +65,16 @@ def answer_prompts(
         fingerprint: What the responses depend on.
 
     Returns:
-        One row a prompt, in the order of the prompts, as `responses.jsonl` holds them.
+        One row a prompt, in the order of the prompts, as `responses.jsonl` holds them. Kept responses are
+        graded anew: it may be that they were graded by other rules.
     """
 
     def answer(some: Sequence[Prompt]) -> list[Row]:
         return [_answered(group, benchmark) for group in engine.generate(some, sampling)]
 
-    return in_chunks(prompts, lambda prompt: prompt.id, answer, out, fingerprint, "answering")
+    rows = in_chunks(prompts, lambda prompt: prompt.id, answer, out, fingerprint, "answering")
+    pairs = zip(prompts, rows, strict=True)
+    return [row | graded_row(benchmark, prompt, row["response"]) for prompt, row in pairs]
 
 
 def in_chunks(

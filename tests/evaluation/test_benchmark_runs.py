@@ -108,6 +108,20 @@ def test_an_interrupted_run_goes_on_inside_a_benchmark_and_keeps_finished_ones(e
         assert after == before[name]
 
 
+def test_another_rule_needs_no_other_generation(root, tmp_path):
+    run = arguments(root / "mmbench", tmp_path, "--benchmark", "mmbench")
+    assert main(run) == 0
+    path = tmp_path / "mmbench/responses.jsonl"
+    said = "A, I think, from what can be seen"  # the rule of today takes no letter so far from the end
+    path.write_text("".join(json.dumps(row | {"response": said}) + "\n" for row in rows_of(path)))
+    for rules, predictions in (("2024", {"A"}), ("head", {None})):
+        assert main([*run, "--options", json.dumps({"rules": rules})]) == 0
+        assert {(row["response"], row["prediction"]) for row in rows_of(path)} == {
+            (said, prediction) for prediction in predictions
+        }
+    assert read(tmp_path / "mmbench/results.json")["rules"] == "vlmevalkit-head"
+
+
 def test_grading_again_writes_the_results_of_the_evaluation(evaluated, root, tmp_path):
     for name in ("mathvista", "mmbench"):
         kept = evaluated / name / "responses.jsonl"

@@ -43,7 +43,8 @@ def choose(known: Mapping[str, Callable[..., T]], name: str, data: Path, options
         known: Benchmarks by name.
         name: Name of one.
         data: Its data.
-        options: Further arguments of its class; each is one of several words.
+        options: Further arguments of its class; each is one of several words, of which a command line may
+            have made a number.
 
     Raises:
         InputError: There is no such benchmark or option, or not its data.
@@ -52,12 +53,13 @@ def choose(known: Mapping[str, Callable[..., T]], name: str, data: Path, options
         raise InputError(f"benchmark {name!r} is not one of {', '.join(known)}")
     _, *parameters = signature(known[name], eval_str=True).parameters.values()
     values = {one.name: get_args(one.annotation) for one in parameters}
-    for option, value in options.items():
+    words = {option: str(value) for option, value in options.items()}
+    for option, value in words.items():
         if option not in values:
             raise InputError(f"benchmark {name} has no option {option!r}; it has {', '.join(values)}")
         if value not in values[option]:
             raise InputError(f"{option} {value!r} of {name} is not one of {', '.join(values[option])}")
-    return known[name](data, **options)
+    return known[name](data, **words)
 
 
 def find_all(
