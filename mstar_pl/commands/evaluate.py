@@ -59,7 +59,7 @@ def evaluate(
         options: Further options of the benchmark's class as JSON, e.g. '{"rules": "head"}' of mmbench; with
             'benchmarks' by name, '{"mmbench": {"rules": "head"}}'.
         engine: Where responses are generated: vLLM, or Transformers' generate.
-        limit: Use only the first so many prompts.
+        limit: Use only the first so many prompts; of processbench these are of its first split, gsm8k.
         max_tokens: Most tokens of a response.
         max_model_len: Most tokens of prompt and response together; default is as many as the model takes, up
             to 4,096.
@@ -76,6 +76,9 @@ def evaluate(
     """
     from mstar_pl.rewards.process import ProcessReward
 
+    of_policy = {"benchmarks": benchmarks, "prompts": prompts != "policy", "options": options, "lmm": lmm}
+    of_policy |= {"rules": rules != "default", "baseline": baseline, "samples": samples}
+    _check(policy, process_reward, limit, of_policy)
     if policy is None:
         _judge(data, process_reward, benchmark, out, limit, threshold, device)
         return
@@ -91,6 +94,19 @@ def evaluate(
     _answer(chosen, own, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
     if benchmarks is not None:
         table(({"baseline": baseline} if baseline else {}) | {_called(policy): out}, out)
+
+
+def _check(
+    policy: str | None, process_reward: str | None, limit: int | None, of_policy: dict[str, Any]
+) -> None:
+    """Refuse options that do not go together."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: must be at least 1")
+    given = [name for name, value in of_policy.items() if value]
+    if policy is None and given:
+        raise InputError(f"--{given[0]} is for a policy; give --policy, or leave it out")
+    if policy is not None and process_reward is not None and not of_policy["samples"]:
+        raise InputError("--process_reward beside --policy needs --samples; leave one of the two out")
 
 
 def _called(model: str) -> str:
@@ -166,7 +182,7 @@ def _choose(
     own: dict[str, dict[str, Any]],
 ) -> dict[str, Benchmark]:
     """Return what is to be evaluated, by the folder below OUT that its results go to."""
-    from mstar_pl.evaluation.benchmarks import BENCHMARKS, PromptFile, choose, find_all
+    from mstar_pl.evaluation.benchmarks import BENCHMARKS, STEP_BENCHMARKS, PromptFile, choose, find_all
 
     if benchmark is None and benchmarks is None:
         if own:
@@ -176,6 +192,8 @@ def _choose(
         raise InputError("give --benchmark or --benchmarks, not both")
     if rules != "default":
         raise InputError("--rules is for prompt files; a benchmark has its own, see its --options")
+    if benchmark in STEP_BENCHMARKS:
+        raise InputError(f"{benchmark} is for a step judge; give --process_reward instead of --policy")
     if benchmark is not None:
         return {benchmark: choose(BENCHMARKS, benchmark, data, {"prompts": prompts} | own[benchmark])}
     found = find_all(data, prompts, own)

@@ -238,6 +238,11 @@ def test_a_process_reward_model_is_evaluated_on_labelled_steps(
         (["--benchmarks", "all"], "no benchmark here; name its folders mathvista"),
         (["--benchmark", "m3cot", "--rules", "mathvista"], "--rules is for prompt files"),
         (["--benchmark", "m3cot", "--benchmarks", "all"], "give --benchmark or --benchmarks, not both"),
+        (["--benchmark", "processbench"], "give --process_reward instead of --policy"),
+        (["--benchmark", "m3cot", "--process_reward", "DIR"], "beside --policy needs --samples"),
+        (["--benchmark", "m3cot", "--limit", "0"], "--limit 0: must be at least 1"),
+        (["--benchmark", "m3cot", "--limit", "-1"], "--limit -1: must be at least 1"),
+        (["--options", '{"rules": "head"}'], "--options is for --benchmark or --benchmarks"),
         (["--benchmark", "m3cot", "--options", '{"era": "head"}'], "m3cot has no option 'era'"),
     ],
 )
@@ -245,6 +250,25 @@ def test_what_cannot_be_evaluated_is_refused_on_one_line(options, reason, tmp_pa
     assert main(arguments(tmp_path, tmp_path / "out", *options)) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("benchmarks", "all"),
+        ("prompts", "official"),
+        ("options", '{"rules": "head"}'),
+        ("lmm", '{"question_style": "plain"}'),
+        ("rules", "mathvista"),
+        ("baseline", "DIR"),
+        ("samples", "2"),
+    ],
+    ids=lambda option: option[0],
+)
+def test_what_only_a_policy_has_is_refused_for_a_step_judge(option, tmp_path, capsys):
+    run = ["evaluate", "--process_reward", "DIR", "--benchmark", "processbench", "--data", str(tmp_path)]
+    assert main([*run, f"--{option[0]}", option[1]]) == 2
+    assert f"--{option[0]} is for a policy" in capsys.readouterr().err
 
 
 def test_evaluation_needs_a_policy_or_a_judge_and_grading_a_benchmark_or_questions(root, tmp_path, capsys):
