@@ -1,5 +1,7 @@
 """Benchmarks as they are published: the same prompts from every form, official prompts, grades, scores."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 
@@ -289,6 +291,18 @@ def test_mmbench_without_the_coarse_categories_is_refused(tmp_path):
     path.write_text(path.read_text().replace("l2-category", "l2"))
     with pytest.raises(InputError, match=r"dev\.jsonl:1: column 'l2-category' is missing"):
         load("mmbench", folder)
+
+
+@pytest.mark.parametrize("name", ["mmstar", "ai2d"])
+def test_an_empty_option_before_others_is_named(name, tmp_path):
+    """Left out, it would give all that follow the letter before theirs."""
+    folder = write_benchmark(name, tmp_path, "tsv")
+    (path,) = folder.glob("*.tsv")
+    rows = [*csv.DictReader(io.StringIO(path.read_text()), delimiter="\t")]
+    rows[1]["B"] = "nan"
+    published.write_tsv(path, rows)
+    with pytest.raises(InputError, match=r"row 1: option C comes after an empty one"):
+        BENCHMARKS[name](folder).load()
 
 
 def test_repeated_ids_are_refused(tmp_path):

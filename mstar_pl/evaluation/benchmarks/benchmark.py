@@ -238,7 +238,13 @@ def lettered(choices: Sequence[str]) -> dict[str, str]:
 def options_of(row: Row) -> dict[str, str]:
     """Return the options of a row with a column for each, by their letters; an empty cell is none.
 
+    Raises:
+        ValueError: An option comes after an empty one, so that the letters would shift.
+
     >>> options_of({"A": "left", "B": "right", "C": "nan", "D": None, "answer": "B"})
     {'A': 'left', 'B': 'right'}
     """
-    return {name: str(row[name]) for name in "ABCDEFGH" if not absent(row.get(name))}
+    options = {name: str(row[name]) for name in "ABCDEFGH" if not absent(row.get(name))}
+    if shifted := [name for place, name in enumerate(options) if name != letter(place)]:
+        raise ValueError(f"option {shifted[0]} comes after an empty one; fill it, or remove the row")
+    return options
