@@ -262,8 +262,8 @@ def _report(out: Path, results: dict[str, Any], before: Evaluation | None) -> No
     print(accuracy_table(columns))
     total = results["accuracy"]["all"]
     print(
-        f"{total['truncated']} responses cut off at the token limit, {results['num_empty']} without answer, "
-        f"{total['undecided']} undecided; written to {out}"
+        f"of {total['num']}: {total['truncated']} cut off at the token limit, {results['num_empty']} without "
+        f"answer, {total['undecided']} undecided; written to {out}"
     )
     if by_rules := results.get("by_rules"):
         print(accuracy_table({f"rules {rules}": {"all": found} for rules, found in by_rules.items()}))

@@ -151,7 +151,7 @@ def write_results(
     """Write `responses.jsonl` and `results.json`, remove the partial file, and return the results."""
     scores = {
         "accuracy": benchmark.summarise(rows),
-        "num_empty": sum(not row["extraction"] for row in rows),
+        "num_empty": sum(not row["extraction"] for row in benchmark.scored(rows)),
         **benchmark.report(prompts, rows, out),
     }
     named = {"benchmark": benchmark.name, "rules": benchmark.rules, "headline": benchmark.headline}

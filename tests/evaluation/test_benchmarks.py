@@ -12,7 +12,7 @@ from mstar_pl.data.images import image_digest
 from mstar_pl.evaluation.benchmarks import BENCHMARKS, STEP_BENCHMARKS, choose, find_all
 from mstar_pl.evaluation.benchmarks.benchmark import load_checked
 from mstar_pl.evaluation.benchmarks.mmstar import split_options
-from mstar_pl.evaluation.evaluate import graded_row
+from mstar_pl.evaluation.evaluate import graded_row, write_results
 from mstar_pl.types import InputError
 from tests.evaluation import published
 from tests.evaluation.published import FORMS, write_benchmark
@@ -222,6 +222,20 @@ def test_mmbench_is_circular_and_vanilla(tmp_path):
         "vanilla image_topic": 1.0,
     }
     assert benchmark.headline == "reasoning"
+
+
+def test_mmbench_counts_questions_without_answer_and_not_their_copies(tmp_path):
+    benchmark = BENCHMARKS["mmbench"](write_benchmark("mmbench", tmp_path / "data"))
+    rows = answered(benchmark, ["A", "B", "A", "?", "?"])
+    results = write_results(tmp_path, benchmark, benchmark.load(), rows, {}, None)
+    assert results["num_empty"] == 1
+
+
+def test_a_letter_that_no_option_has_is_no_answer(tmp_path):
+    """To MMStar any first character is one."""
+    benchmark = BENCHMARKS["mmstar"](write_benchmark("mmstar", tmp_path))
+    found = benchmark.grade("# Answer\n\nThey differ.", benchmark.load()[0])
+    assert (found.outcome, found.prediction, found.extraction) == ("wrong", "T", None)
 
 
 def test_mmstar_r_is_what_is_no_perception(tmp_path):

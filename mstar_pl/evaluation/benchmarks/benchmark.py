@@ -64,6 +64,10 @@ class Benchmark(ABC):
         """Return the groups of the summary that a prompt counts in, from coarse to fine."""
         return [] if prompt.task == "all" else [prompt.task]
 
+    def scored(self, rows: Sequence[Row]) -> list[Row]:
+        """Return what is counted: the responses, or of several to a question one."""
+        return list(rows)
+
     def summarise(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         """Return the score by group, `all` first (`mstar_pl.evaluation.summary.summarise`)."""
         return summarise(rows)
@@ -147,7 +151,7 @@ class ChoiceBenchmark(PublishedBenchmark):
         """Compare the letter of an answer with the gold one."""
         chosen = self.chosen_letter(extraction, prompt)
         outcome = Outcome.CORRECT if chosen == prompt.metadata[LETTER] else Outcome.WRONG
-        found = extraction if chosen else None
+        found = extraction if chosen in lettered(prompt.choices or ()) else None
         return Grade(outcome=outcome, extraction=found, prediction=chosen, rule=self.rules)
 
     def prompt(

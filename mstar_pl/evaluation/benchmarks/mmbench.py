@@ -75,6 +75,10 @@ class MMBench(ChoiceBenchmark):
         """Return the letter by VLMEvalKit's rule."""
         return vlmevalkit.chosen_letter(answer, lettered(prompt.choices or ()), self.era)
 
+    def scored(self, rows: Sequence[Row]) -> list[Row]:
+        """Return one row a question."""
+        return circular(rows)
+
     def summarise(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         """Return the circular score by group, then the vanilla one."""
         vanilla = summarise([row for row in rows if int(row["id"]) < ROLL])
@@ -92,7 +96,7 @@ class MMBench(ChoiceBenchmark):
 
 
 def circular(rows: Sequence[Row]) -> list[Row]:
-    """Return one row a question, correct only if all of its copies are.
+    """Return one row a question, correct only if all of its copies are, with an answer only if all have one.
 
     >>> row = {"groups": [], "finish_reason": "stop"}
     >>> copies = [{"id": "7", "outcome": "correct"}, {"id": "1000007", "outcome": "wrong"}]
@@ -104,6 +108,8 @@ def circular(rows: Sequence[Row]) -> list[Row]:
         question = questions.setdefault(int(row["id"]) % ROLL, dict(row))
         if row["outcome"] != "correct":
             question["outcome"] = row["outcome"]
+        if not row.get("extraction"):
+            question["extraction"] = None
         if row["finish_reason"] == "length":
             question["finish_reason"] = "length"
     return list(questions.values())
