@@ -161,7 +161,11 @@ def write_results(
 def write_scores(
     out: Path, rows: Sequence[Row], scores: dict[str, Any], settings: dict[str, Any], fingerprint: str | None
 ) -> dict[str, Any]:
-    """Write rows, and scores with what they came from, remove the partial file, and return the results."""
+    """Write rows, and scores with what they came from, remove the partial file, and return the results.
+
+    Former results go first: a kill must not leave them beside rows that they are not of.
+    """
+    (out / RESULTS).unlink(missing_ok=True)
     write_jsonl(out / RESPONSES, rows)
     versions = {name: version(name) for name in ("torch", "transformers", "lightning")}
     results = scores | {"settings": settings, "fingerprint": fingerprint, "versions": versions}

@@ -118,6 +118,19 @@ def test_gain_is_paired_over_common_prompts():
         paired_gain({"a": "wrong"}, {"b": "wrong"})
 
 
+def test_former_results_do_not_stand_beside_other_rows(tmp_path, monkeypatch):
+    """As after a kill between the writing of the rows and of their results."""
+    write_results(tmp_path, FILE, [], rows("correct", "wrong"), {"policy": "x"}, "f")
+
+    def killed(*_):
+        raise Interrupted
+
+    monkeypatch.setattr(module, "write_json", killed)
+    with pytest.raises(Interrupted):
+        write_results(tmp_path, FILE, [], rows("wrong", "wrong"), {"policy": "y"}, "g")
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_results_are_read_back(tmp_path):
     (tmp_path / PARTIAL).write_text("")
     results = write_results(tmp_path, FILE, [], rows("correct", "wrong"), {"policy": "x"}, "f")
