@@ -186,6 +186,11 @@ def test_ai2d_variants_are_kept_apart(tmp_path):
     folder = write_benchmark("ai2d_no_mask", tmp_path / "ai2d-no-mask", "parquet")
     with pytest.raises(InputError, match="use the benchmark ai2d_no_mask"):
         BENCHMARKS["ai2d"](folder)
+    for form in FORMS["ai2d"]:
+        with pytest.raises(InputError, match=r"use the benchmark ai2d|no ai2d_no_mask here"):
+            BENCHMARKS["ai2d_no_mask"](write_benchmark("ai2d", tmp_path / form / "ai2d", form))
+    both = write_benchmark("ai2d_no_mask", tmp_path / "tsv/ai2d", "tsv")
+    assert len(BENCHMARKS["ai2d_no_mask"](both).load()) == 3, "the name of the file tells"
 
 
 def answered(benchmark, letters):
@@ -376,6 +381,15 @@ def test_processbench_is_the_mean_over_its_splits(form, tmp_path):
     scores = benchmark.summarise(judged)
     assert scores["gsm8k"] == {"error": 1, "correct": 0, "f1": 0, "num": 2}
     assert scores["all"]["f1"] == 0.75
+
+
+def test_a_missing_split_of_processbench_is_named(tmp_path):
+    folder = published.write_processbench(tmp_path)
+    (folder / "math.json").unlink()
+    with pytest.raises(InputError, match=r"no math of processbench here; looked for math\.json, math\.jsonl"):
+        STEP_BENCHMARKS["processbench"](folder).load()
+    with pytest.raises(InputError, match=r"gsm8k\.json: no such folder; give the one with gsm8k\.json"):
+        STEP_BENCHMARKS["processbench"](folder / "gsm8k.json").load()
 
 
 def test_malformed_solutions_are_named(tmp_path):

@@ -37,10 +37,12 @@ class AI2D(ChoiceBenchmark):
     ) -> None:
         super().__init__(data, prompts)
         self.rules = rules
-        name = self.path.resolve().name.lower().replace("_", "").replace("-", "")
+        paths = (self.path.resolve(), self.data.resolve())
+        names = [path.name.lower().replace("_", "").replace("-", "") for path in paths]
+        name = next((name for name in names if "ai2d" in name), "")
         if self.masked and "nomask" in name:
             raise InputError(f"{self.path}: its labels are readable; use the benchmark {AI2DNoMask.name}")
-        if not self.masked and name == "ai2dtest.tsv":
+        if not self.masked and name in ("ai2d", "ai2dtest.jsonl", "ai2dtest.tsv"):
             raise InputError(f"{self.path}: its labels are masked; use the benchmark {AI2D.name}")
 
     def prompt_of(self, row: Row, number: int) -> Prompt:
