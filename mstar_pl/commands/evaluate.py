@@ -76,8 +76,9 @@ def evaluate(
     """
     from mstar_pl.rewards.process import ProcessReward
 
-    of_policy = {"benchmarks": benchmarks, "prompts": prompts != "policy", "options": options, "lmm": lmm}
-    of_policy |= {"rules": rules != "default", "baseline": baseline, "samples": samples}
+    of_policy: dict[str, Any] = {"benchmarks": benchmarks, "options": options, "lmm": lmm}
+    of_policy |= {"prompts": prompts != "policy", "rules": rules != "default"}
+    of_policy |= {"baseline": baseline, "samples": samples}
     _check(policy, process_reward, limit, of_policy)
     if policy is None:
         _judge(data, process_reward, benchmark, out, limit, threshold, device)

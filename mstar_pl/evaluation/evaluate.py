@@ -152,7 +152,7 @@ def write_results(
     scores = {
         "accuracy": benchmark.summarise(rows),
         "num_empty": sum(not row["extraction"] for row in benchmark.scored(rows)),
-        **benchmark.report(prompts, rows, out),
+        **benchmark.report(prompts, rows, out, settings.get("lmm", {})),
     }
     named = {"benchmark": benchmark.name, "rules": benchmark.rules, "headline": benchmark.headline}
     return write_scores(out, rows, named | scores, settings, fingerprint)

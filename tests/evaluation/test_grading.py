@@ -155,6 +155,10 @@ def test_mathvista_writes_the_leaderboards_file_both_rules_and_empty_extractions
         "true_false",
     }
     assert submission["7002"]["query"].endswith("Question: How old is the oak? (Unit: years)")
+    asked = {"lmm": {"question_style": "plain", "instruction": "Think first."}}
+    write_results(tmp_path / "out", benchmark, prompts, rows, asked, None)
+    submission = json.loads((tmp_path / "out/leaderboard.json").read_text())
+    assert submission["7002"]["query"] == "How old is the oak? (Unit: years)\nThink first.", "as it was asked"
     assert (submission["7003"]["prediction"], submission["7003"]["true_false"]) == ("North", False)
 
 

@@ -72,8 +72,17 @@ class Benchmark(ABC):
         """Return the score by group, `all` first (`mstar_pl.evaluation.summary.summarise`)."""
         return summarise(rows)
 
-    def report(self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path) -> dict[str, Any]:
-        """Write the files that the benchmark's authors want, and return further entries of `results.json`."""
+    def report(
+        self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path, lmm: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the files that the benchmark's authors want, and return further entries of `results.json`.
+
+        Args:
+            prompts: The prompts.
+            rows: The graded responses.
+            out: Folder of the files.
+            lmm: Options of the adapter with which the policy was asked; empty if they are not known.
+        """
         return {}
 
 
