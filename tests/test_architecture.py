@@ -29,7 +29,8 @@ ENTRY_POINTS = LEVELS[-1]
 # What reads the field's data and follows its scoring rules grows with their number.
 FORMATS = ("data/tables.py", "data/arrow_tables.py", "data/elements.py", "data/sources/")
 FORMATS += ("rewards/official/", "evaluation/benchmarks/")
-FORMATS += ("evaluation/comparison.py", "evaluation/paper.py")  # the tables that the paper has laid down
+FORMATS += ("evaluation/comparison", "evaluation/paper.py")  # the tables that the paper has laid down
+FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py")  # files that others read: hub, datasets
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
@@ -159,7 +160,7 @@ def test_files_stay_small():
         lines[room] += code[name]
     tools = sum(lines.pop(room) for room in ("evaluation", "commands", "cli.py", "__main__.py"))
     assert lines.pop("minivista") <= 1400
-    assert lines.pop("formats") <= 2000
+    assert lines.pop("formats") <= 2350
     assert tools <= 2000
     assert lines.total() <= 7000
 
