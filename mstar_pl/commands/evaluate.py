@@ -79,15 +79,13 @@ def evaluate(
     of_policy: dict[str, Any] = {"benchmarks": benchmarks, "options": options, "lmm": lmm}
     of_policy |= {"prompts": prompts != "policy", "rules": rules != "default"}
     of_policy |= {"baseline": baseline, "samples": samples}
-    _check(policy, process_reward, limit, of_policy)
+    _check(policy, process_reward, benchmark or benchmarks, limit, of_policy)
     if policy is None:
         _judge(data, process_reward, benchmark, out, limit, threshold, device)
         return
     own = (options or {}) if benchmark is None else {benchmark: options or {}}
     chosen = _choose(data, benchmark, benchmarks, rules, prompts, own)
-    if samples and (process_reward is None or "" not in chosen):
-        raise InputError("--samples needs a prompt file, and --process_reward, whose model ranks them")
-    judge = ProcessReward(process_reward, rules=rules) if process_reward and samples else None
+    judge = ProcessReward(process_reward, rules=rules) if process_reward else None
     greedy = SamplingConfig(max_tokens=max_tokens)
     drawn = replace(greedy, num_samples=samples, temperature=temperature) if samples else None
     out = out or Path("runs/evaluate") / f"{_called(policy)}-{data.stem}"
@@ -98,7 +96,11 @@ def evaluate(
 
 
 def _check(
-    policy: str | None, process_reward: str | None, limit: int | None, of_policy: dict[str, Any]
+    policy: str | None,
+    process_reward: str | None,
+    published: str | None,
+    limit: int | None,
+    of_policy: dict[str, Any],
 ) -> None:
     """Refuse options that do not go together."""
     if limit is not None and limit < 1:
@@ -108,6 +110,8 @@ def _check(
         raise InputError(f"--{given[0]} is for a policy; give --policy, or leave it out")
     if policy is not None and process_reward is not None and not of_policy["samples"]:
         raise InputError("--process_reward beside --policy needs --samples; leave one of the two out")
+    if of_policy["samples"] and (process_reward is None or published):
+        raise InputError("--samples needs a prompt file, and --process_reward, whose model ranks them")
 
 
 def _called(model: str) -> str:
