@@ -96,11 +96,7 @@ def evaluate(
 
 
 def _check(
-    policy: str | None,
-    process_reward: str | None,
-    published: str | None,
-    limit: int | None,
-    of_policy: dict[str, Any],
+    policy: str | None, judge: str | None, published: str | None, limit: int | None, of_policy: dict[str, Any]
 ) -> None:
     """Refuse options that do not go together."""
     if limit is not None and limit < 1:
@@ -108,9 +104,9 @@ def _check(
     given = [name for name, value in of_policy.items() if value]
     if policy is None and given:
         raise InputError(f"--{given[0]} is for a policy; give --policy, or leave it out")
-    if policy is not None and process_reward is not None and not of_policy["samples"]:
+    if policy is not None and judge is not None and not of_policy["samples"]:
         raise InputError("--process_reward beside --policy needs --samples; leave one of the two out")
-    if of_policy["samples"] and (process_reward is None or published):
+    if of_policy["samples"] and (judge is None or published):
         raise InputError("--samples needs a prompt file, and --process_reward, whose model ranks them")
 
 
@@ -243,15 +239,12 @@ def _judge(
 
 def _read_baseline(folder: Path) -> Evaluation:
     """Return the evaluation compared with, its responses read before they could be written over."""
-    from mstar_pl.evaluation.comparison import Evaluation, read_results
+    from mstar_pl.evaluation.comparison import read_evaluations
     from mstar_pl.evaluation.evaluate import RESULTS
 
     if not (folder / RESULTS).is_file():
         raise InputError(f"{folder}: no {RESULTS}; give the folder of a finished evaluation")
-    (results,) = read_results(folder).values()
-    if "accuracy" not in results:
-        raise InputError(f"{folder}: no accuracy of a policy here; give a finished evaluation of one")
-    before = Evaluation("before", folder, results)
+    (before,) = read_evaluations("before", folder).values()
     _ = before.responses
     return before
 
