@@ -160,7 +160,7 @@ def test_files_stay_small():
         lines[room] += code[name]
     tools = sum(lines.pop(room) for room in ("evaluation", "commands", "cli.py", "__main__.py"))
     assert lines.pop("minivista") <= 1400
-    assert lines.pop("formats") <= 2500
+    assert lines.pop("formats") <= 2600
     assert tools <= 2000
     assert lines.total() <= 7000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,8 @@ from mstar_pl.types import InputError, SamplingConfig
 
 if TYPE_CHECKING:
     from mstar_pl.evaluation.benchmarks import Benchmark
+    from mstar_pl.evaluation.benchmarks.benchmark import PromptStyle
+    from mstar_pl.evaluation.comparison import Evaluation
     from mstar_pl.rewards.process import ProcessReward
 
 
@@ -48,15 +49,17 @@ def evaluate(
         data: Prompt JSONL file with answers; with 'benchmark' its folder or file as published; with
             'benchmarks' a folder with a folder for each by its name.
         policy: Hugging Face folder of the policy, or 'embedded' for the LMM that ships with the package.
-        out: Folder of the results; default is runs/evaluate/POLICY-DATA.
+        out: Folder of the results; default is runs/evaluate/NAME-DATA, with the name of the run where the
+            policy (or process reward model) is what a training exported.
         benchmark: mathvista, m3cot, mmstar, mmbench, ai2d or ai2d_no_mask, graded by its official rule; of a
             process reward model visualprocessbench or processbench.
         benchmarks: 'all' evaluates every benchmark of a policy whose folder is there, with one engine, and
             prints the paper's tables (also OUT/table.md and .csv).
         prompts: How a benchmark's questions are written: as the policy was trained, or as its authors do.
-        options: Further options of the benchmark's class as JSON, e.g. '{"era": "head"}' of mmbench.
+        options: Further options of the benchmark's class as JSON, e.g. '{"rules": "head"}' of mmbench; with
+            'benchmarks' by name, '{"mmbench": {"rules": "head"}}'.
         engine: Where responses are generated: vLLM, or Transformers' generate.
-        limit: Use only the first so many prompts.
+        limit: Use only the first so many prompts; of processbench these are of its first split, gsm8k.
         max_tokens: Most tokens of a response.
         max_model_len: Most tokens of prompt and response together; default is as many as the model takes, up
             to 4,096.
@@ -74,26 +77,54 @@ def evaluate(
     from mstar_pl.evaluation.comparison_tables import compare
     from mstar_pl.rewards.process import ProcessReward
 
+    of_policy: dict[str, Any] = {"benchmarks": benchmarks, "options": options, "lmm": lmm}
+    of_policy |= {"prompts": prompts != "policy", "rules": rules != "default"}
+    of_policy |= {"baseline": baseline, "samples": samples}
+    _check(policy, process_reward, benchmark or benchmarks, limit, of_policy)
     if policy is None:
         _judge(data, process_reward, benchmark, out, limit, threshold, device)
         return
-    asking = {"prompts": prompts} | (options or {})
-    chosen = _choose(data, benchmark, benchmarks, rules, asking)
-    if samples and (process_reward is None or "" not in chosen):
-        raise InputError("--samples needs a prompt file, and --process_reward, whose model ranks them")
-    judge = ProcessReward(process_reward, rules=rules) if process_reward and samples else None
+    own = (options or {}) if benchmark is None else {benchmark: options or {}}
+    chosen = _choose(data, benchmark, benchmarks, rules, prompts, own)
+    judge = ProcessReward(process_reward, rules=rules) if process_reward else None
     greedy = SamplingConfig(max_tokens=max_tokens)
     drawn = replace(greedy, num_samples=samples, temperature=temperature) if samples else None
-    out = out or Path("runs/evaluate") / f"{Path(policy).name}-{data.stem}"
-    known = {"policy": policy, "engine": engine, "limit": limit} | ({} if "" in chosen else asking)
-    _answer(chosen, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
+    out = out or Path("runs/evaluate") / f"{_called(policy)}-{data.stem}"
+    known = {"policy": policy, "engine": engine, "limit": limit}
+    _answer(chosen, own, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
     if benchmarks is not None:
-        folders = ({"baseline": baseline} if baseline else {}) | {Path(policy).name: out}
+        folders = ({"baseline": baseline} if baseline else {}) | {_called(policy): out}
         write_tables(compare(folders, names=list(chosen)), out)
+
+
+def _check(
+    policy: str | None, judge: str | None, published: str | None, limit: int | None, of_policy: dict[str, Any]
+) -> None:
+    """Refuse options that do not go together."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: must be at least 1")
+    given = [name for name, value in of_policy.items() if value]
+    if policy is None and given:
+        raise InputError(f"--{given[0]} is for a policy; give --policy, or leave it out")
+    if policy is not None and judge is not None and not of_policy["samples"]:
+        raise InputError("--process_reward beside --policy needs --samples; leave one of the two out")
+    if of_policy["samples"] and (judge is None or published):
+        raise InputError("--samples needs a prompt file, and --process_reward, whose model ranks them")
+
+
+def _called(model: str) -> str:
+    """Return the name of a model, of what a training exported that of its run.
+
+    >>> [_called(model) for model in ("runs/mine/policy", "runs/judge/mprm/", "models/InternVL2", "embedded")]
+    ['mine', 'judge', 'InternVL2', 'embedded']
+    """
+    path = Path(model).absolute()
+    return path.parent.name if path.name in ("policy", "mprm") else path.name
 
 
 def _answer(
     chosen: dict[str, Benchmark],
+    own: dict[str, dict[str, Any]],
     out: Path,
     greedy: SamplingConfig,
     drawn: SamplingConfig | None,
@@ -112,7 +143,7 @@ def _answer(
     from mstar_pl.models import adapter_for
 
     asked = {name: load_checked(one, known["limit"]) for name, one in chosen.items()}
-    before = {name: running.read_outcomes(baseline / name) for name in chosen} if baseline else {}
+    before = {name: _read_baseline(baseline / name) for name in chosen} if baseline else {}
     adapter = adapter_for(known["policy"], **lmm)
     every = [prompt for prompts in asked.values() for prompt in prompts]
     with locked(out):
@@ -121,36 +152,55 @@ def _answer(
             settings = running.run_settings(
                 greedy,
                 **known,
+                **_asked(one, own.get(name, {})),
                 data=str(one.data),
                 rules=one.rules,
                 lmm=adapter.options,
                 num_prompts=len(asked[name]),
             )
             digest = records_digest(asked[name])
-            fingerprint = running.run_fingerprint(settings, Path(adapter.path), digest)
+            asked_so = {key: value for key, value in settings.items() if key not in ("rules", "options")}
+            fingerprint = running.run_fingerprint(asked_so, Path(adapter.path), digest)
             rows = running.answer_prompts(sampler, asked[name], greedy, one, out / name, fingerprint)
             results = running.write_results(out / name, one, asked[name], rows, settings, fingerprint)
-            _report(out / name, results, baseline and baseline / name, before.get(name))
+            _report(out / name, results, before.get(name))
             if judge is not None and drawn is not None:
                 outcomes = {row["id"]: row["outcome"] for row in rows}
                 print(verify(sampler, asked[name], outcomes, drawn, judge, out, fingerprint))
 
 
+def _asked(benchmark: Benchmark, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the settings say of how a published benchmark was asked."""
+    from mstar_pl.evaluation.benchmarks.benchmark import PublishedBenchmark
+
+    asked = {"prompts": benchmark.prompts} if isinstance(benchmark, PublishedBenchmark) else {}
+    return asked | ({"options": options} if options else {})
+
+
 def _choose(
-    data: Path, benchmark: str | None, benchmarks: str | None, rules: Rules, options: dict[str, Any]
+    data: Path,
+    benchmark: str | None,
+    benchmarks: str | None,
+    rules: Rules,
+    prompts: PromptStyle,
+    own: dict[str, dict[str, Any]],
 ) -> dict[str, Benchmark]:
     """Return what is to be evaluated, by the folder below OUT that its results go to."""
-    from mstar_pl.evaluation.benchmarks import BENCHMARKS, PromptFile, choose, find_all
+    from mstar_pl.evaluation.benchmarks import BENCHMARKS, STEP_BENCHMARKS, PromptFile, choose, find_all
 
     if benchmark is None and benchmarks is None:
+        if own:
+            raise InputError("--options is for --benchmark or --benchmarks")
         return {"": PromptFile(data, rules)}
     if benchmark is not None and benchmarks is not None:
         raise InputError("give --benchmark or --benchmarks, not both")
     if rules != "default":
         raise InputError("--rules is for prompt files; a benchmark has its own, see its --options")
+    if benchmark in STEP_BENCHMARKS:
+        raise InputError(f"{benchmark} is for a step judge; give --process_reward instead of --policy")
     if benchmark is not None:
-        return {benchmark: choose(BENCHMARKS, benchmark, data, options)}
-    found = find_all(data, options)
+        return {benchmark: choose(BENCHMARKS, benchmark, data, {"prompts": prompts} | own[benchmark])}
+    found = find_all(data, prompts, own)
     for name in [name for name, one in found.items() if one is None]:
         print(f"{name}: skipped, there is no {data / name}")
     return {name: one for name, one in found.items() if one is not None}
@@ -182,7 +232,7 @@ def _judge(
     verify_images([one.prompt for one in solutions], str(data))
     model = ProcessRewardModel.load(process_reward)
     model.to(device)
-    out = (out or Path("runs/evaluate") / f"{Path(process_reward).name}-{data.stem}") / benchmark
+    out = (out or Path("runs/evaluate") / f"{_called(process_reward)}-{data.stem}") / benchmark
     settings = {"process_reward": process_reward, "data": str(data), "threshold": threshold, "limit": limit}
     with locked(out):
         fingerprint = run_fingerprint({}, Path(model.lmm.path), records_digest(solutions))
@@ -191,32 +241,37 @@ def _judge(
     print(f"written to {out}")
 
 
-def _report(out: Path, results: dict[str, Any], baseline: Path | None, before: dict[str, str] | None) -> None:
-    from mstar_pl.evaluation.evaluate import RESULTS, read_outcomes
-    from mstar_pl.evaluation.table import accuracy_table, paired_gain
+def _read_baseline(folder: Path) -> Evaluation:
+    """Return the evaluation compared with, its responses read before they could be written over."""
+    from mstar_pl.evaluation.comparison import read_evaluations
+    from mstar_pl.evaluation.evaluate import RESULTS
+
+    if not (folder / RESULTS).is_file():
+        raise InputError(f"{folder}: no {RESULTS}; give the folder of a finished evaluation")
+    (before,) = read_evaluations("before", folder, [""]).values()
+    _ = before.responses
+    return before
+
+
+def _report(out: Path, results: dict[str, Any], before: Evaluation | None) -> None:
+    from mstar_pl.evaluation.comparison import Evaluation, score
+    from mstar_pl.evaluation.table import accuracy_table
 
     columns = {"accuracy (95 % interval)": results["accuracy"]}
-    if baseline is not None and before is not None:
-        columns = {
-            "before": json.loads((baseline / RESULTS).read_text())["accuracy"],
-            "after": results["accuracy"],
-        }
+    if before is not None:
+        columns = {"before": before.results["accuracy"], "after": results["accuracy"]}
     print(f"{results['benchmark']}, rules {results['rules']}")
     print(accuracy_table(columns))
     total = results["accuracy"]["all"]
     print(
-        f"{total['truncated']} responses cut off at the token limit, {results['num_empty']} without answer, "
-        f"{total['undecided']} undecided; written to {out}"
+        f"of {total['num']}: {total['truncated']} cut off at the token limit, {results['num_empty']} without "
+        f"answer, {total['undecided']} undecided; written to {out}"
     )
     if by_rules := results.get("by_rules"):
         print(accuracy_table({f"rules {rules}": {"all": found} for rules, found in by_rules.items()}))
-    if before is not None:
-        try:
-            gain = paired_gain(before, read_outcomes(out))
-        except ValueError as error:
-            raise InputError(f"{baseline}: {error}; evaluate the same prompts") from None
-        print(
-            "gain {:+.1f} points (95 % paired interval {:+.1f} to {:+.1f})".format(
-                *(100 * value for value in gain)
-            )
-        )
+    found = score(Evaluation("after", out, results), "all", before) if before is not None else None
+    if found is not None and found.gain is not None:
+        gain = [100 * value for value in found.gain]
+        print("gain {:+.1f} points (95 % interval {:+.1f} to {:+.1f})".format(*gain))
+    if found is not None:
+        print("\n".join(found.notes), end="\n" * bool(found.notes))

@@ -113,7 +113,7 @@ class ColumnTable(Lazy[tuple[str, Row]]):
     def _named(self, place: int, row: Row) -> tuple[str, Row]:
         name = f"{self.path}: row {place}"
         for column in self._images:
-            cell = MARK.join([str(self.path.resolve()), str(place), column])
+            cell = MARK.join([str(self.path.absolute()), str(place), column])
             row[column] = self._references(cell, row[column])
         for column in self._texts:
             try:

@@ -56,7 +56,9 @@ def _anchored(image: str, root: Path) -> str:
     file, mark, place = image.partition(MARK)
     folder, name = os.path.split(os.path.join(root, file))
     path = os.path.join(_real(folder), name)
-    return (os.path.realpath(path) if os.path.islink(path) or name in ("", "..") else path) + mark + place
+    # The name of an archive or table tells its form; that of the file behind a link may not.
+    linked = os.path.islink(path) and not mark
+    return (os.path.realpath(path) if linked or name in ("", "..") else path) + mark + place
 
 
 def _absence(image: str) -> str | None:

@@ -99,7 +99,7 @@ class TextTable(Table):
     def _read(self, place: int) -> tuple[str, Row]:
         name, row = self._row(place)
         if embedded(row.get(IMAGE_COLUMN)):
-            row[IMAGE_COLUMN] = MARK.join([str(self.path.resolve()), str(place), IMAGE_COLUMN])
+            row[IMAGE_COLUMN] = MARK.join([str(self.path.absolute()), str(place), IMAGE_COLUMN])
         return name, row
 
     def _row(self, place: int) -> tuple[str, Row]:

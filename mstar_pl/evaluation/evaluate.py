@@ -16,7 +16,7 @@ from mstar_pl.data.jsonl import read_rows, write_json, write_jsonl
 from mstar_pl.evaluation.benchmarks.benchmark import Benchmark
 from mstar_pl.evaluation.summary import Row
 from mstar_pl.rollouts.engine import RolloutEngine
-from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
+from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
 
 T = TypeVar("T")
 RESPONSES, RESULTS, PARTIAL = "responses.jsonl", "results.json", "responses.partial.jsonl"
@@ -51,13 +51,16 @@ def answer_prompts(
         fingerprint: What the responses depend on.
 
     Returns:
-        One row a prompt, in the order of the prompts, as `responses.jsonl` holds them.
+        One row a prompt, in the order of the prompts, as `responses.jsonl` holds them. Kept responses are
+        graded anew: it may be that they were graded by other rules.
     """
 
     def answer(some: Sequence[Prompt]) -> list[Row]:
         return [_answered(group, benchmark) for group in engine.generate(some, sampling)]
 
-    return in_chunks(prompts, lambda prompt: prompt.id, answer, out, fingerprint, "answering")
+    rows = in_chunks(prompts, lambda prompt: prompt.id, answer, out, fingerprint, "answering")
+    pairs = zip(prompts, rows, strict=True)
+    return [row | graded_row(benchmark, prompt, row["response"]) for prompt, row in pairs]
 
 
 def in_chunks(
@@ -134,8 +137,8 @@ def write_results(
     """Write `responses.jsonl` and `results.json`, remove the partial file, and return the results."""
     scores = {
         "accuracy": benchmark.summarise(rows),
-        "num_empty": sum(not row["extraction"] for row in rows),
-        **benchmark.report(prompts, rows, out),
+        "num_empty": sum(not row["extraction"] for row in benchmark.scored(rows)),
+        **benchmark.report(prompts, rows, out, settings.get("lmm", {})),
     }
     named = {"benchmark": benchmark.name, "rules": benchmark.rules, "headline": benchmark.headline}
     return write_scores(out, rows, named | scores, settings, fingerprint)
@@ -144,24 +147,17 @@ def write_results(
 def write_scores(
     out: Path, rows: Sequence[Row], scores: dict[str, Any], settings: dict[str, Any], fingerprint: str | None
 ) -> dict[str, Any]:
-    """Write rows, and scores with what they came from, remove the partial file, and return the results."""
+    """Write rows, and scores with what they came from, remove the partial file, and return the results.
+
+    Former results go first: a kill must not leave them beside rows that they are not of.
+    """
+    (out / RESULTS).unlink(missing_ok=True)
     write_jsonl(out / RESPONSES, rows)
     versions = {name: version(name) for name in ("torch", "transformers", "lightning")}
     results = scores | {"settings": settings, "fingerprint": fingerprint, "versions": versions}
     write_json(out / RESULTS, results)
     (out / PARTIAL).unlink(missing_ok=True)
     return results
-
-
-def read_outcomes(folder: Path) -> dict[str, str]:
-    """Return the outcome of each prompt of a finished evaluation.
-
-    Raises:
-        InputError: The folder holds no finished evaluation.
-    """
-    if not (folder / RESULTS).is_file():
-        raise InputError(f"{folder}: no {RESULTS}; give the folder of a finished evaluation")
-    return {row["id"]: row["outcome"] for _, row in read_rows(folder / RESPONSES)}
 
 
 def run_settings(sampling: SamplingConfig, **further: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 from mstar_pl.data.images import image_bytes, load_image, verify_images
 from mstar_pl.data.jsonl import read_prompts, write_jsonl
 from mstar_pl.data.references import locate
+from mstar_pl.data.sources.dataset import DatasetPrompts
 from mstar_pl.types import InputError, Prompt
 
 PROMPT = Prompt(id="1", question="?")
@@ -111,6 +112,23 @@ def test_a_cell_cannot_name_an_image_outside_of_the_folder_of_its_table(tmp_path
     for row in (1, 2):
         with pytest.raises(InputError, match=r"the cell names .*1\.png, outside of"):
             load_image(f"{folder}/test.parquet::{row}::image")
+
+
+def test_images_of_a_table_behind_a_link_without_a_suffix_are_found(tmp_path):
+    """As in the cache of a hub client, whose snapshots are links to files that are named by their hash."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    Image.new("RGB", (3, 2)).save(tmp_path / "1.png")
+    rows = {
+        "question": ["?"],
+        "answer": ["1"],
+        "image": [{"bytes": (tmp_path / "1.png").read_bytes(), "path": "1.png"}],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "blobs/0a1b")
+    table = tmp_path / "snapshot/test.parquet"
+    table.symlink_to("../blobs/0a1b")
+    (prompt,) = DatasetPrompts(table).load()
+    assert load_image(prompt.images[0]).size == (3, 2)
 
 
 def test_an_archive_elsewhere_is_not_within_a_folder(archive, tmp_path):

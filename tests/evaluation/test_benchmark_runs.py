@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,6 +110,20 @@ def test_an_interrupted_run_goes_on_inside_a_benchmark_and_keeps_finished_ones(e
         assert after == before[name]
 
 
+def test_another_rule_needs_no_other_generation(root, tmp_path):
+    run = arguments(root / "mmbench", tmp_path, "--benchmark", "mmbench")
+    assert main(run) == 0
+    path = tmp_path / "mmbench/responses.jsonl"
+    said = "A, I think, from what can be seen"  # the rule of today takes no letter so far from the end
+    path.write_text("".join(json.dumps(row | {"response": said}) + "\n" for row in rows_of(path)))
+    for rules, predictions in (("2024", {"A"}), ("head", {None})):
+        assert main([*run, "--options", json.dumps({"rules": rules})]) == 0
+        assert {(row["response"], row["prediction"]) for row in rows_of(path)} == {
+            (said, prediction) for prediction in predictions
+        }
+    assert read(tmp_path / "mmbench/results.json")["rules"] == "vlmevalkit-head"
+
+
 def test_grading_again_writes_the_results_of_the_evaluation(evaluated, root, tmp_path):
     for name in ("mathvista", "mmbench"):
         kept = evaluated / name / "responses.jsonl"
@@ -122,11 +137,59 @@ def test_a_benchmark_alone_with_the_official_prompt_and_a_baseline(root, tmp_pat
     assert main(arguments(root / "m3cot", tmp_path / "a", *alone)) == 0
     official = [*alone, "--prompts", "official", "--baseline", str(tmp_path / "a")]
     assert main(arguments(root / "m3cot", tmp_path / "b", *official)) == 0
-    assert "95 % paired interval" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "gain +0.0 points (95 % interval" in printed
+    assert "prompts official, before: policy" in printed
+    assert "unpaired" not in printed
     results = read(tmp_path / "b/m3cot/results.json")
     assert results["settings"]["prompts"] == "official"
     assert results["accuracy"]["all"]["num"] == results["settings"]["limit"] == 2
     assert results["fingerprint"] != read(tmp_path / "a/m3cot/results.json")["fingerprint"]
+
+
+def test_policies_of_two_runs_have_results_of_their_own(internvl_folder, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/m3cot").symlink_to(root / "m3cot")
+    run = ["evaluate", "--benchmarks", "all", "--data", "data"]
+    run += ["--engine", "transformers", "--max_tokens", "1"]
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "policy").symlink_to(internvl_folder)
+        assert main([*run, "--policy", f"{name}/policy"]) == 0
+    assert sorted(path.name for path in Path("runs/evaluate").iterdir()) == ["first-data", "second-data"]
+    assert "| second " in Path("runs/evaluate/second-data/table.md").read_text()
+
+
+def test_gain_over_a_baseline_is_that_of_the_accuracies(root, evaluated, tmp_path, capsys):
+    """Of MMBench between questions, not between their copies: four of five copies, one question of two."""
+    letters = {"31": "A", "1000031": "B", "40": "A", "1000040": "C", "2000040": "A"}
+    answers = [{"id": id, "response": letter} for id, letter in letters.items()]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    again = ["grade", "--benchmark", "mmbench", "--data", str(root / "mmbench")]
+    again += ["--responses", str(tmp_path / "r.jsonl")]
+    assert main([*again, "--out", str(tmp_path / "before/mmbench")]) == 0
+    capsys.readouterr()
+    run = arguments(root / "mmbench", evaluated, "--benchmark", "mmbench")
+    assert main([*run, "--baseline", str(tmp_path / "before")]) == 0
+    after = read(evaluated / "mmbench/results.json")["accuracy"]["all"]["mean"]
+    assert f"gain {100 * (after - 0.5):+.1f} points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "graded_by"),
+    [
+        ("mathvista", "mathvista-2023", "mathvista-2023"),
+        ("mmbench", "head", "vlmevalkit-head"),
+        ("ai2d", "lmms-eval", "lmms-eval"),
+    ],
+)
+def test_rules_of_a_benchmark_are_an_option_of_a_run(root, name, rules, graded_by, tmp_path):
+    options = ["--benchmark", name, "--options", json.dumps({"rules": rules}), "--limit", "1"]
+    assert main(arguments(root / name, tmp_path, *options)) == 0
+    results = read(tmp_path / name / "results.json")
+    assert results["rules"] == results["settings"]["rules"] == graded_by
+    assert (results["settings"]["options"], results["settings"]["prompts"]) == ({"rules": rules}, "policy")
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +240,11 @@ def test_a_process_reward_model_is_evaluated_on_labelled_steps(
         (["--benchmarks", "all"], "no benchmark here; name its folders mathvista"),
         (["--benchmark", "m3cot", "--rules", "mathvista"], "--rules is for prompt files"),
         (["--benchmark", "m3cot", "--benchmarks", "all"], "give --benchmark or --benchmarks, not both"),
+        (["--benchmark", "processbench"], "give --process_reward instead of --policy"),
+        (["--benchmark", "m3cot", "--process_reward", "DIR"], "beside --policy needs --samples"),
+        (["--benchmark", "m3cot", "--limit", "0"], "--limit 0: must be at least 1"),
+        (["--benchmark", "m3cot", "--limit", "-1"], "--limit -1: must be at least 1"),
+        (["--options", '{"rules": "head"}'], "--options is for --benchmark or --benchmarks"),
         (["--benchmark", "m3cot", "--options", '{"era": "head"}'], "m3cot has no option 'era'"),
     ],
 )
@@ -184,6 +252,25 @@ def test_what_cannot_be_evaluated_is_refused_on_one_line(options, reason, tmp_pa
     assert main(arguments(tmp_path, tmp_path / "out", *options)) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("benchmarks", "all"),
+        ("prompts", "official"),
+        ("options", '{"rules": "head"}'),
+        ("lmm", '{"question_style": "plain"}'),
+        ("rules", "mathvista"),
+        ("baseline", "DIR"),
+        ("samples", "2"),
+    ],
+    ids=lambda option: option[0],
+)
+def test_what_only_a_policy_has_is_refused_for_a_step_judge(option, tmp_path, capsys):
+    run = ["evaluate", "--process_reward", "DIR", "--benchmark", "processbench", "--data", str(tmp_path)]
+    assert main([*run, f"--{option[0]}", option[1]]) == 2
+    assert f"--{option[0]} is for a policy" in capsys.readouterr().err
 
 
 def test_evaluation_needs_a_policy_or_a_judge_and_grading_a_benchmark_or_questions(root, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Benchmarks as they are published: the same prompts from every form, official prompts, grades, scores."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from mstar_pl.data.images import image_digest
 from mstar_pl.evaluation.benchmarks import BENCHMARKS, STEP_BENCHMARKS, choose, find_all
 from mstar_pl.evaluation.benchmarks.benchmark import load_checked
 from mstar_pl.evaluation.benchmarks.mmstar import split_options
-from mstar_pl.evaluation.evaluate import graded_row
+from mstar_pl.evaluation.evaluate import graded_row, write_results
 from mstar_pl.types import InputError
 from tests.evaluation import published
 from tests.evaluation.published import FORMS, write_benchmark
@@ -184,6 +186,11 @@ def test_ai2d_variants_are_kept_apart(tmp_path):
     folder = write_benchmark("ai2d_no_mask", tmp_path / "ai2d-no-mask", "parquet")
     with pytest.raises(InputError, match="use the benchmark ai2d_no_mask"):
         BENCHMARKS["ai2d"](folder)
+    for form in FORMS["ai2d"]:
+        with pytest.raises(InputError, match=r"use the benchmark ai2d|no ai2d_no_mask here"):
+            BENCHMARKS["ai2d_no_mask"](write_benchmark("ai2d", tmp_path / form / "ai2d", form))
+    both = write_benchmark("ai2d_no_mask", tmp_path / "tsv/ai2d", "tsv")
+    assert len(BENCHMARKS["ai2d_no_mask"](both).load()) == 3, "the name of the file tells"
 
 
 def answered(benchmark, letters):
@@ -222,6 +229,20 @@ def test_mmbench_is_circular_and_vanilla(tmp_path):
     assert benchmark.headline == "reasoning"
 
 
+def test_mmbench_counts_questions_without_answer_and_not_their_copies(tmp_path):
+    benchmark = BENCHMARKS["mmbench"](write_benchmark("mmbench", tmp_path / "data"))
+    rows = answered(benchmark, ["A", "B", "A", "?", "?"])
+    results = write_results(tmp_path, benchmark, benchmark.load(), rows, {}, None)
+    assert results["num_empty"] == 1
+
+
+def test_a_letter_that_no_option_has_is_no_answer(tmp_path):
+    """To MMStar any first character is one."""
+    benchmark = BENCHMARKS["mmstar"](write_benchmark("mmstar", tmp_path))
+    found = benchmark.grade("# Answer\n\nThey differ.", benchmark.load()[0])
+    assert (found.outcome, found.prediction, found.extraction) == ("wrong", "T", None)
+
+
 def test_mmstar_r_is_what_is_no_perception(tmp_path):
     benchmark = BENCHMARKS["mmstar"](write_benchmark("mmstar", tmp_path))
     summary = benchmark.summarise(answered(benchmark, ["B", "B", "D", "A"]))
@@ -236,12 +257,12 @@ def test_rules_of_other_versions_are_options(tmp_path):
     folder = write_benchmark("mmbench", tmp_path)
     early = "# Answer\n\nA, I think, from what can be seen"
     for era, outcome in (("2024", "correct"), ("head", "wrong")):
-        benchmark = choose(BENCHMARKS, "mmbench", folder, {"era": era})
+        benchmark = choose(BENCHMARKS, "mmbench", folder, {"rules": era})
         assert benchmark.grade(early, benchmark.load()[0]).outcome == outcome
         assert benchmark.rules == f"vlmevalkit-{era}"
     folder = write_benchmark("ai2d", tmp_path / "ai2d")
     for rule, outcome in (("vlmevalkit-2024", "correct"), ("lmms-eval", "wrong")):
-        benchmark = choose(BENCHMARKS, "ai2d", folder, {"rule": rule})
+        benchmark = choose(BENCHMARKS, "ai2d", folder, {"rules": rule})
         assert benchmark.grade("A energy flow", benchmark.load()[0]).outcome == outcome
 
 
@@ -291,6 +312,18 @@ def test_mmbench_without_the_coarse_categories_is_refused(tmp_path):
         load("mmbench", folder)
 
 
+@pytest.mark.parametrize("name", ["mmstar", "ai2d"])
+def test_an_empty_option_before_others_is_named(name, tmp_path):
+    """Left out, it would give all that follow the letter before theirs."""
+    folder = write_benchmark(name, tmp_path, "tsv")
+    (path,) = folder.glob("*.tsv")
+    rows = [*csv.DictReader(io.StringIO(path.read_text()), delimiter="\t")]
+    rows[1]["B"] = "nan"
+    published.write_tsv(path, rows)
+    with pytest.raises(InputError, match=r"row 1: option C comes after an empty one"):
+        BENCHMARKS[name](folder).load()
+
+
 def test_repeated_ids_are_refused(tmp_path):
     folder = write_benchmark("m3cot", tmp_path)
     path = folder / "data/test.jsonl"
@@ -301,12 +334,15 @@ def test_repeated_ids_are_refused(tmp_path):
 
 def test_all_benchmarks_lie_in_folders_of_their_names(tmp_path):
     with pytest.raises(InputError, match="no benchmark here; name its folders mathvista, m3cot"):
-        find_all(tmp_path, {})
+        find_all(tmp_path, "policy", {})
     for name in ("m3cot", "ai2d"):
         write_benchmark(name, tmp_path / name)
-    found = find_all(tmp_path, {"prompts": "official"})
+    found = find_all(tmp_path, "official", {"ai2d": {"rules": "lmms-eval"}})
+    assert (found["ai2d"].prompts, found["ai2d"].rules) == ("official", "lmms-eval")
     assert [name for name, benchmark in found.items() if benchmark is not None] == ["m3cot", "ai2d"]
     assert [*found] == [*BENCHMARKS]
+    with pytest.raises(InputError, match="'rules' are not those of a benchmark; give them by its name"):
+        find_all(tmp_path, "policy", {"rules": "head"})
 
 
 def test_unknown_names_and_options_are_refused(tmp_path):
@@ -314,8 +350,8 @@ def test_unknown_names_and_options_are_refused(tmp_path):
         choose(BENCHMARKS, "mathvist", tmp_path, {})
     with pytest.raises(InputError, match="mmstar has no option 'era'; it has prompts"):
         choose(BENCHMARKS, "mmstar", tmp_path, {"era": "head"})
-    with pytest.raises(InputError, match="era '2030' of mmbench is not one of 2024, head"):
-        choose(BENCHMARKS, "mmbench", tmp_path, {"era": "2030"})
+    with pytest.raises(InputError, match="rules '2030' of mmbench is not one of 2024, head"):
+        choose(BENCHMARKS, "mmbench", tmp_path, {"rules": "2030"})
     with pytest.raises(InputError, match="rules 'mine' of mathvista is not one of default, mathvista"):
         choose(BENCHMARKS, "mathvista", tmp_path, {"rules": "mine"})
 
@@ -345,6 +381,15 @@ def test_processbench_is_the_mean_over_its_splits(form, tmp_path):
     scores = benchmark.summarise(judged)
     assert scores["gsm8k"] == {"error": 1, "correct": 0, "f1": 0, "num": 2}
     assert scores["all"]["f1"] == 0.75
+
+
+def test_a_missing_split_of_processbench_is_named(tmp_path):
+    folder = published.write_processbench(tmp_path)
+    (folder / "math.json").unlink()
+    with pytest.raises(InputError, match=r"no math of processbench here; looked for math\.json, math\.jsonl"):
+        STEP_BENCHMARKS["processbench"](folder).load()
+    with pytest.raises(InputError, match=r"gsm8k\.json: no such folder; give the one with gsm8k\.json"):
+        STEP_BENCHMARKS["processbench"](folder / "gsm8k.json").load()
 
 
 def test_malformed_solutions_are_named(tmp_path):

@@ -8,14 +8,15 @@ import pytest
 from PIL import Image
 
 from mstar_pl.data.digests import records_digest
+from mstar_pl.data.jsonl import read_rows
 from mstar_pl.evaluation import evaluate as module
 from mstar_pl.evaluation.benchmarks import PromptFile
-from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, read_outcomes, write_results
+from mstar_pl.evaluation.evaluate import PARTIAL, answer_prompts, write_results
 from mstar_pl.evaluation.summary import summarise
 from mstar_pl.evaluation.table import accuracy_table, paired_gain
 from mstar_pl.models import adapter_for
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import InputError, SamplingConfig
+from mstar_pl.types import SamplingConfig
 
 GREEDY = SamplingConfig(max_tokens=6)
 FILE = PromptFile("prompts.jsonl")
@@ -118,11 +119,22 @@ def test_gain_is_paired_over_common_prompts():
         paired_gain({"a": "wrong"}, {"b": "wrong"})
 
 
+def test_former_results_do_not_stand_beside_other_rows(tmp_path, monkeypatch):
+    """As after a kill between the writing of the rows and of their results."""
+    write_results(tmp_path, FILE, [], rows("correct", "wrong"), {"policy": "x"}, "f")
+
+    def killed(*_):
+        raise Interrupted
+
+    monkeypatch.setattr(module, "write_json", killed)
+    with pytest.raises(Interrupted):
+        write_results(tmp_path, FILE, [], rows("wrong", "wrong"), {"policy": "y"}, "g")
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_results_are_read_back(tmp_path):
     (tmp_path / PARTIAL).write_text("")
     results = write_results(tmp_path, FILE, [], rows("correct", "wrong"), {"policy": "x"}, "f")
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert read_outcomes(tmp_path) == {"0": "correct", "1": "wrong"}
+    assert [row["outcome"] for _, row in read_rows(tmp_path / "responses.jsonl")] == ["correct", "wrong"]
     assert not (tmp_path / PARTIAL).exists()
-    with pytest.raises(InputError, match="finished evaluation"):
-        read_outcomes(tmp_path / "nowhere")

@@ -155,6 +155,10 @@ def test_mathvista_writes_the_leaderboards_file_both_rules_and_empty_extractions
         "true_false",
     }
     assert submission["7002"]["query"].endswith("Question: How old is the oak? (Unit: years)")
+    asked = {"lmm": {"question_style": "plain", "instruction": "Think first."}}
+    write_results(tmp_path / "out", benchmark, prompts, rows, asked, None)
+    submission = json.loads((tmp_path / "out/leaderboard.json").read_text())
+    assert submission["7002"]["query"] == "How old is the oak? (Unit: years)\nThink first.", "as it was asked"
     assert (submission["7003"]["prediction"], submission["7003"]["true_false"]) == ("North", False)
 
 
@@ -166,14 +170,42 @@ def test_regraded_responses_give_the_results_of_the_evaluation(tmp_path):
     responses = write(tmp_path / "r.jsonl", [row | generated for row in answers])
     rows = grade_responses(benchmark, prompts, responses)
     first, second = tmp_path / "first", tmp_path / "second"
-    written = write_results(first, benchmark, prompts, rows, {"policy": "x", "rules": benchmark.rules}, "f")
+    settings = {"policy": "x", "data": str(benchmark.data), "num_prompts": 5, "rules": benchmark.rules}
+    written = write_results(first, benchmark, prompts, rows, settings, "f")
     kept = first / "responses.jsonl"
     again = grade_responses(benchmark, prompts, kept)
     write_regraded(second, benchmark, prompts, again, kept, {"rules": benchmark.rules})
-    for name in ("results.json", "responses.jsonl"):
-        assert (first / name).read_text() == (second / name).read_text()
+    assert (first / "responses.jsonl").read_text() == (second / "responses.jsonl").read_text()
+    assert json.loads((second / "results.json").read_text()) == written
     assert written["accuracy"]["all"]["truncated"] == 2
-    other = BENCHMARKS["mmbench"](tmp_path / "data", era="head")
+    other = BENCHMARKS["mmbench"](tmp_path / "data", rules="head")
     results = write_regraded(second, other, prompts, again, kept, {"rules": other.rules})
-    assert results["settings"] == {"policy": "x", "rules": "vlmevalkit-head"}
-    assert results["fingerprint"] is None, "an evaluation must not take these rows for its own"
+    assert results["settings"] == settings | {"rules": "vlmevalkit-head"}
+    assert results["fingerprint"] == "f", "an evaluation may take these responses for its own"
+
+
+def test_what_an_evaluation_would_not_have_left_is_not_taken_for_it(tmp_path):
+    """A part of the responses, extractions, other data: each is told, and none has the fingerprint."""
+    benchmark = BENCHMARKS["ai2d"](write_benchmark("ai2d", tmp_path / "data"))
+    prompts = benchmark.load()
+    rows = [{"id": prompt.id, "response": "A", "extraction": "B"} for prompt in prompts]
+    graded = grade_responses(benchmark, prompts, write(tmp_path / "r.jsonl", rows))
+    settings = {"data": str(benchmark.data), "num_prompts": 3, "rules": benchmark.rules}
+    write_results(tmp_path / "first", benchmark, prompts, graded, settings, "f")
+    kept, out = tmp_path / "first/responses.jsonl", tmp_path / "second"
+
+    def written(other, some):
+        return write_regraded(out, other, prompts, some, kept, {"rules": other.rules})
+
+    part = written(benchmark, graded[:2])
+    assert (part["settings"]["num_prompts"], part["fingerprint"]) == (2, None)
+    extracted = written(benchmark, grade_responses(benchmark, prompts, kept, "extraction"))
+    assert (extracted["settings"]["graded"], extracted["fingerprint"]) == ("extraction", None)
+    copy = BENCHMARKS["ai2d"](write_benchmark("ai2d", tmp_path / "copy"))
+    moved = written(copy, graded)
+    assert (moved["settings"]["data"], moved["fingerprint"]) == (str(tmp_path / "copy"), None)
+    readable = BENCHMARKS["ai2d_no_mask"](write_benchmark("ai2d_no_mask", tmp_path / "readable"))
+    with pytest.raises(InputError, match=r"results\.json: of ai2d, not of ai2d_no_mask"):
+        written(readable, graded)
+    apart = write_regraded(out, benchmark, prompts, graded, tmp_path / "r.jsonl", {"rules": benchmark.rules})
+    assert (apart["settings"]["num_prompts"], apart["fingerprint"]) == (3, None)

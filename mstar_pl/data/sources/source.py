@@ -118,7 +118,7 @@ class RowSource(Source[R]):
         Raises:
             ValueError: It leads out of the folder of images, to no file of the data either.
         """
-        # Links are not followed: they are made here. But a cell of a table names the file behind a link.
+        # Links are not followed: they are made here.
         file = Path(os.path.abspath(self.images / container(image)))
         inside = file.is_relative_to(os.path.abspath(self.images))
         if not inside and not (MARK in image and file in self._files):
@@ -128,7 +128,7 @@ class RowSource(Source[R]):
     @cached_property
     def _files(self) -> set[Path]:
         parts = self.path.rglob("*") if self.path.is_dir() else [self.path]
-        return {part.resolve() for part in parts}
+        return {part.absolute() for part in parts}
 
     def _checked(self, number: int, row: Row) -> R:
         record = self.read(number, row)

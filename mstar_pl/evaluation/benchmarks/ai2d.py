@@ -11,7 +11,7 @@ from mstar_pl.evaluation.benchmarks.benchmark import ChoiceBenchmark, PromptStyl
 from mstar_pl.rewards.official import ai2d, vlmevalkit
 from mstar_pl.types import InputError, Prompt
 
-AI2DRule = Literal["vlmevalkit-2024", "vlmevalkit-head", "lmms-eval"]
+AI2DRules = Literal["vlmevalkit-2024", "vlmevalkit-head", "lmms-eval"]
 
 
 class AI2D(ChoiceBenchmark):
@@ -20,7 +20,7 @@ class AI2D(ChoiceBenchmark):
     Args:
         data: Folder with `AI2D_TEST.tsv`, or with Parquet files of the split `test`.
         prompts: The official prompt is that of lmms-eval.
-        rule: Whose rule grades; AI2D itself has none for free text.
+        rules: Whose rule grades; AI2D itself has none for free text.
 
     Raises:
         InputError: The data are, by their name, those of the other variant.
@@ -33,14 +33,16 @@ class AI2D(ChoiceBenchmark):
     masked: ClassVar[bool] = True
 
     def __init__(
-        self, data: str | Path, prompts: PromptStyle = "policy", rule: AI2DRule = "vlmevalkit-2024"
+        self, data: str | Path, prompts: PromptStyle = "policy", rules: AI2DRules = "vlmevalkit-2024"
     ) -> None:
         super().__init__(data, prompts)
-        self.rules = rule
-        name = self.path.resolve().name.lower().replace("_", "").replace("-", "")
+        self.rules = rules
+        paths = (self.path.resolve(), self.data.resolve())
+        names = [path.name.lower().replace("_", "").replace("-", "") for path in paths]
+        name = next((name for name in names if "ai2d" in name), "")
         if self.masked and "nomask" in name:
             raise InputError(f"{self.path}: its labels are readable; use the benchmark {AI2DNoMask.name}")
-        if not self.masked and name == "ai2dtest.tsv":
+        if not self.masked and name in ("ai2d", "ai2dtest.jsonl", "ai2dtest.tsv"):
             raise InputError(f"{self.path}: its labels are masked; use the benchmark {AI2D.name}")
 
     def prompt_of(self, row: Row, number: int) -> Prompt:

@@ -64,12 +64,25 @@ class Benchmark(ABC):
         """Return the groups of the summary that a prompt counts in, from coarse to fine."""
         return [] if prompt.task == "all" else [prompt.task]
 
+    def scored(self, rows: Sequence[Row]) -> list[Row]:
+        """Return what is counted: the responses, or of several to a question one."""
+        return list(rows)
+
     def summarise(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         """Return the score by group, `all` first (`mstar_pl.evaluation.summary.summarise`)."""
         return summarise(rows)
 
-    def report(self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path) -> dict[str, Any]:
-        """Write the files that the benchmark's authors want, and return further entries of `results.json`."""
+    def report(
+        self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path, lmm: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write the files that the benchmark's authors want, and return further entries of `results.json`.
+
+        Args:
+            prompts: The prompts.
+            rows: The graded responses.
+            out: Folder of the files.
+            lmm: Options of the adapter with which the policy was asked; empty if they are not known.
+        """
         return {}
 
 
@@ -147,7 +160,7 @@ class ChoiceBenchmark(PublishedBenchmark):
         """Compare the letter of an answer with the gold one."""
         chosen = self.chosen_letter(extraction, prompt)
         outcome = Outcome.CORRECT if chosen == prompt.metadata[LETTER] else Outcome.WRONG
-        found = extraction if chosen else None
+        found = extraction if chosen in lettered(prompt.choices or ()) else None
         return Grade(outcome=outcome, extraction=found, prediction=chosen, rule=self.rules)
 
     def prompt(
@@ -238,7 +251,13 @@ def lettered(choices: Sequence[str]) -> dict[str, str]:
 def options_of(row: Row) -> dict[str, str]:
     """Return the options of a row with a column for each, by their letters; an empty cell is none.
 
+    Raises:
+        ValueError: An option comes after an empty one, so that the letters would shift.
+
     >>> options_of({"A": "left", "B": "right", "C": "nan", "D": None, "answer": "B"})
     {'A': 'left', 'B': 'right'}
     """
-    return {name: str(row[name]) for name in "ABCDEFGH" if not absent(row.get(name))}
+    options = {name: str(row[name]) for name in "ABCDEFGH" if not absent(row.get(name))}
+    if shifted := [name for place, name in enumerate(options) if name != letter(place)]:
+        raise ValueError(f"option {shifted[0]} comes after an empty one; fill it, or remove the row")
+    return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,11 +80,13 @@ class MathVista(PublishedBenchmark):
         """Grade what the official extractor took from a response."""
         return grade_extraction(extraction, prompt, self.rules)
 
-    def report(self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path) -> dict[str, Any]:
+    def report(
+        self, prompts: Sequence[Prompt], rows: Sequence[Row], out: Path, lmm: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Write the leaderboard's file; return the accuracy by all rules."""
         by_id = {prompt.id: prompt for prompt in prompts}
         asked = [(by_id[row["id"]], row) for row in rows]
-        write_json(out / LEADERBOARD, {prompt.id: _submission(prompt, row) for prompt, row in asked})
+        write_json(out / LEADERBOARD, {prompt.id: _submission(prompt, row, lmm) for prompt, row in asked})
         by_rules = {
             rules: summarise([_regraded(prompt, row, rules) for prompt, row in asked])["all"]
             for rules in RULES
@@ -116,15 +118,16 @@ def _listed(text: str) -> list[str]:
         raise ValueError(f"{text!r:.80} does not spell a list; fetch the file again") from None
 
 
-def _submission(prompt: Prompt, row: Row) -> dict[str, Any]:
+def _submission(prompt: Prompt, row: Row, lmm: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the leaderboard's template (`leaderboad_submission_template`, so spelt)."""
+    query = render_question(prompt, lmm.get("question_style", "mathvista"))
     fields = ("question", "unit", "precision", "answer", "question_type", "answer_type")
     return {key: getattr(prompt, key) for key in fields} | {
         "pid": prompt.id,
         "image": f"images/{prompt.id}.jpg",
         "choices": None if prompt.choices is None else list(prompt.choices),
         "metadata": dict(prompt.metadata),
-        "query": render_question(prompt),
+        "query": "\n".join([query, *filter(None, [lmm.get("instruction")])]),
         "response": row["response"],
         "extraction": row["extraction"] or "",
         "prediction": row["prediction"],

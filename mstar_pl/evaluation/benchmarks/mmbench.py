@@ -27,7 +27,7 @@ class MMBench(ChoiceBenchmark):
     Args:
         data: Folder with `MMBench_DEV_EN_V11.tsv`, or with Parquet files of the split `dev`.
         prompts: The official prompt is that of VLMEvalKit.
-        era: Version of VLMEvalKit's rule.
+        rules: Version of VLMEvalKit's rule.
     """
 
     name = "mmbench"
@@ -38,11 +38,11 @@ class MMBench(ChoiceBenchmark):
     group_keys: ClassVar[tuple[str, ...]] = ("kind", "l2_category", "category")
 
     def __init__(
-        self, data: str | Path, prompts: PromptStyle = "policy", era: vlmevalkit.Era = "2024"
+        self, data: str | Path, prompts: PromptStyle = "policy", rules: vlmevalkit.Era = "2024"
     ) -> None:
         super().__init__(data, prompts)
-        self.era: vlmevalkit.Era = era
-        self.rules = f"vlmevalkit-{era}"
+        self.era: vlmevalkit.Era = rules
+        self.rules = f"vlmevalkit-{rules}"
         self._images: dict[str, Any] = {}
 
     def load(self) -> Sequence[Prompt]:
@@ -75,6 +75,10 @@ class MMBench(ChoiceBenchmark):
         """Return the letter by VLMEvalKit's rule."""
         return vlmevalkit.chosen_letter(answer, lettered(prompt.choices or ()), self.era)
 
+    def scored(self, rows: Sequence[Row]) -> list[Row]:
+        """Return one row a question."""
+        return circular(rows)
+
     def summarise(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         """Return the circular score by group, then the vanilla one."""
         vanilla = summarise([row for row in rows if int(row["id"]) < ROLL])
@@ -92,7 +96,7 @@ class MMBench(ChoiceBenchmark):
 
 
 def circular(rows: Sequence[Row]) -> list[Row]:
-    """Return one row a question, correct only if all of its copies are.
+    """Return one row a question, correct only if all of its copies are, with an answer only if all have one.
 
     >>> row = {"groups": [], "finish_reason": "stop"}
     >>> copies = [{"id": "7", "outcome": "correct"}, {"id": "1000007", "outcome": "wrong"}]
@@ -104,6 +108,8 @@ def circular(rows: Sequence[Row]) -> list[Row]:
         question = questions.setdefault(int(row["id"]) % ROLL, dict(row))
         if row["outcome"] != "correct":
             question["outcome"] = row["outcome"]
+        if not row.get("extraction"):
+            question["extraction"] = None
         if row["finish_reason"] == "length":
             question["finish_reason"] = "length"
     return list(questions.values())

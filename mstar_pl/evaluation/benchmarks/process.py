@@ -14,7 +14,7 @@ from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.tables import Row, Table, open_table
 from mstar_pl.evaluation.benchmarks.benchmark import find_file, require
 from mstar_pl.rewards.official.process import first_wrong, macro_f1, process_bench_f1
-from mstar_pl.types import Prompt
+from mstar_pl.types import InputError, Prompt
 
 _LABELS = {1: 1.0, -1: 0.0, 0: None}
 Judged = tuple[StepLabels, Sequence[bool]]
@@ -146,9 +146,10 @@ class ProcessBench(StepBenchmark):
         return {"all": mean | {"num": len(judged)}} | scores
 
     def _table(self, split: str) -> Table:
-        files = [self.data / f"{split}{kind}" for kind in (".json", ".jsonl")]
-        path = next((file for file in files if file.is_file()), None)
-        return open_table(self.data, split) if path is None else open_table(path)
+        if not self.data.is_dir():
+            raise InputError(f"{self.data}: no such folder; give the one with {self.files[0]}.json, …")
+        path = find_file(self.data, (f"{split}.json", f"{split}.jsonl"), f"{split} of {self.name}")
+        return open_table(path, split if path.is_dir() else None)
 
     def read(self, row: Row, number: int) -> StepLabels:
         """Return the solution of a row."""

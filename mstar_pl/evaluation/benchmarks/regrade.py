@@ -67,12 +67,23 @@ def write_regraded(
         rows: The graded responses.
         responses: The file that they came from; results beside it say how they were made.
         settings: What is known of the grading; takes the place of what these results say.
+
+    Raises:
+        InputError: These results are of another benchmark.
     """
     results = responses.with_name(RESULTS)
     former = json.loads(results.read_text()) if results.is_file() else {}
-    now = former.get("settings", {"responses": str(responses)}) | settings
-    fingerprint = former["fingerprint"] if former and now == former["settings"] else None
-    return write_results(out, benchmark, prompts, rows, now, fingerprint)
+    if former.get("benchmark", benchmark.name) != benchmark.name:
+        raise InputError(
+            f"{results}: of {former['benchmark']}, not of {benchmark.name}; give the matching data"
+        )
+    made = former.get("settings", {"responses": str(responses)})
+    now = {key: value for key, value in made.items() if key not in ("rules", "options", "graded")}
+    now |= {"data": str(benchmark.data), "num_prompts": len(rows)} | settings
+    if any(row["graded"] == "extraction" for row in rows):
+        now["graded"] = "extraction"
+    same = all(now.get(key) == made.get(key) for key in ("data", "num_prompts", "graded"))
+    return write_results(out, benchmark, prompts, rows, now, former.get("fingerprint") if same else None)
 
 
 def _graded(benchmark: Benchmark, prompt: Prompt, row: Row, use: Use) -> Row:
