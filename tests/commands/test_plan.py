@@ -51,8 +51,6 @@ def test_a_larger_micro_batch_takes_more_and_so_do_several_processes(internvl_fo
 def test_the_scale_of_the_paper_is_planned_with_a_folder_of_the_architecture(internvl_folder, capsys):
     """A tiny model of it; the recipe says the rest: eight GPUs, FSDP2, an engine on each."""
     folder = f"--model.init_args.lmm.init_args.path={internvl_folder}"
-    assert main(["plan", *SCALE, folder]) == 2
-    assert "max_model_len 4096 is over the 1024 tokens" in capsys.readouterr().err
     context = "--trainer.evolution.init_args.engine.init_args.max_model_len=1024"
     found = planned(capsys, *SCALE, folder, context, "--gpu_gib", "80")
     model = adapter_for(internvl_folder).load_model()
