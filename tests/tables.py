@@ -43,3 +43,14 @@ def write_table(path, rows):
     elif kind == "arrow":
         datasets.Dataset.from_list(rows).save_to_disk(path)
     return path
+
+
+def write_columns(path, columns):
+    """Write a Parquet file, or an Arrow file with two batches."""
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=3)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    return path

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-
-Row = dict[str, Any]
+from mstar_pl.data.jsonl import write_jsonl
+from tests.evaluation.files import Row, base64_of, cell_of, write_image, write_parquet, write_tsv
 
 FORMS = {
     "mathvista": ("json", "parquet", "tsv"),
@@ -25,46 +17,6 @@ FORMS = {
     "ai2d_no_mask": ("parquet", "tsv"),
 }
 """The forms of each benchmark of a policy; of the first one, small ones are made for whole runs."""
-
-
-def picture(number: int) -> bytes:
-    """Return a PNG that no other number gives."""
-    file = io.BytesIO()
-    Image.new("RGB", (32, 24), (40 * number % 256, 7 * number % 256, 90)).save(file, "PNG")
-    return file.getvalue()
-
-
-def base64_of(number: int) -> str:
-    return base64.b64encode(picture(number)).decode()
-
-
-def cell_of(number: int) -> Row:
-    """Return the struct that the `datasets` library writes for an image."""
-    return {"bytes": picture(number), "path": f"{number}.png"}
-
-
-def write_image(path: Path, number: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture(number))
-
-
-def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def write_tsv(path: Path, rows: list[Row]) -> None:
-    """Write rows as pandas does: no value is an empty field."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-
-
-def write_parquet(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 # MathVista
@@ -360,63 +312,4 @@ def write_benchmark(name: str, folder: Path, form: str | None = None) -> Path:
             "ai2d": write_ai2d,
         }
         writers[name](folder, form)
-    return folder
-
-
-# Benchmarks of a process reward model
-
-
-def visualprocessbench_rows() -> list[Row]:
-    return [
-        {
-            "image": [f"images/{number}.png"],
-            "question": "<image>\nFind x.",
-            "answer": "4",
-            "response": {"steps": steps, "process_correctness": labels},
-            "policy_model": "demo",
-            "data_source": source,
-        }
-        for number, (source, steps, labels) in enumerate(
-            [
-                ("MathVerse", ["x+1=5", "x=6"], [1, -1]),
-                ("WeMath", ["Look.\n\nThere are 4.", "x=4"], [0, 1]),
-            ]
-        )
-    ]
-
-
-def write_visualprocessbench(folder: Path, form: str = "jsonl") -> Path:
-    rows = visualprocessbench_rows()
-    if form == "parquet":
-        wide = [row | {"image": [cell_of(number)]} for number, row in enumerate(rows)]
-        write_parquet(folder / "data/test-00000-of-00001.parquet", wide)
-        return folder
-    for number, row in enumerate(rows):
-        write_image(folder / row["image"][0], number)
-    write_jsonl(folder / "test.jsonl", rows)
-    return folder
-
-
-def processbench_rows(split: str) -> list[Row]:
-    return [
-        {
-            "id": f"{split}-{number}",
-            "generator": "demo",
-            "problem": "2+3?",
-            "steps": steps,
-            "final_answer_correct": label < 0,
-            "label": label,
-        }
-        for number, (steps, label) in enumerate([(["2+3=5."], -1), (["2+3 adds.", "So 6.", "6."], 1)])
-    ]
-
-
-def write_processbench(folder: Path, form: str = "json") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for split in ("gsm8k", "math", "olympiadbench", "omnimath"):
-        rows = processbench_rows(split)
-        if form == "parquet":
-            write_parquet(folder / f"data/{split}-00000-of-00001.parquet", rows)
-        else:
-            (folder / f"{split}.json").write_text(json.dumps(rows))
     return folder

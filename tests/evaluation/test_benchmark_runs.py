@@ -12,7 +12,8 @@ from mstar_pl.evaluation.benchmarks import BENCHMARKS
 from mstar_pl.models import adapter_for
 from mstar_pl.models.export import export_process_reward
 from mstar_pl.models.process_reward import StepReadOut
-from tests.evaluation.published import write_benchmark, write_processbench, write_visualprocessbench
+from tests.evaluation.published import write_benchmark
+from tests.evaluation.published_solutions import write_processbench, write_visualprocessbench
 from tests.evaluation.test_comparison import evaluated as finished
 
 FIVE = ("mathvista", "m3cot", "mmstar", "mmbench", "ai2d")
