@@ -24,7 +24,6 @@ settings.load_profile("tests")
 # Several folders have one, and no doctest: as test modules of the same name they would clash.
 collect_ignore_glob = ["*/conftest.py"]
 
-BUILDERS = {"internvl": build_internvl, "qwen2_5_vl": build_qwen}
 SIZES = [(96, 96), (131, 77), (60, 200), (96, 96), (250, 90), (33, 45), (96, 97), (180, 60)]
 
 

@@ -20,7 +20,7 @@ LEVELS = [
     {"rewards"},  # the process reward holds a model
     {"rollouts"},  # an engine takes the adapter of a model
     {"modules", "loops"},
-    {"callbacks", "evaluation"},
+    {"callbacks", "evaluation", "parity"},
     {"cli", "commands", "__main__"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
@@ -31,6 +31,15 @@ FORMATS = ("data/tables.py", "data/arrow_tables.py", "data/elements.py", "data/s
 FORMATS += ("rewards/official/", "evaluation/benchmarks/")
 FORMATS += ("evaluation/comparison", "evaluation/paper.py")  # the tables that the paper has laid down
 FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py")  # files that others read: hub, datasets
+
+# Models, too: what is particular to a family grows with their number. `models/lmm.py` is what they share.
+FAMILIES = (
+    "models/families",
+    "models/phi3_v",
+    "models/minicpmv",
+    "models/internvl2",
+    "models/registration.py",
+)
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
@@ -155,13 +164,16 @@ def test_files_stay_small():
         name: "minivista" for name in code if name.startswith("data/minivista/")
     }
     rooms |= {name: "formats" for name in code if name.startswith(FORMATS)}
+    rooms |= {name: "families" for name in code if name.startswith(FAMILIES)}
     lines = Counter[str]()
     for name, room in rooms.items():
         lines[room] += code[name]
-    tools = sum(lines.pop(room) for room in ("evaluation", "commands", "cli.py", "__main__.py"))
+    rooms_of_tools = ("evaluation", "commands", "parity", "cli.py", "__main__.py")
+    tools = sum(lines.pop(room, 0) for room in rooms_of_tools)
     assert lines.pop("minivista") <= 1400
     assert lines.pop("formats") <= 2600
-    assert tools <= 2000
+    assert lines.pop("families") <= 1800
+    assert tools <= 2300
     assert lines.total() <= 7000
 
 

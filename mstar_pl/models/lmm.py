@@ -54,6 +54,12 @@ class LMM:
     engine_args: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Further arguments of the vLLM engine that the family needs."""
 
+    never_used: ClassVar[str] = "(?!)"
+    """Pattern, searched in names, of parameters that no loss reaches, e.g. a pooling head; not trained."""
+
+    known_gaps: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
+    """Checks of `mstar-pl check-lmm` that the family cannot pass: the largest size, and why."""
+
     weightless = False
     """Whether `load_model` reads no weights: a plan of memory asks only for their shapes."""
 
@@ -259,7 +265,7 @@ class LMM:
         return False
 
     def freeze(self, model: PreTrainedModel, groups: Iterable[Group]) -> None:
-        """Stop the gradients of the groups.
+        """Stop the gradients of the groups, and of what no loss reaches.
 
         Raises:
             InputError: A group is unknown, or nothing would be trained.
@@ -270,7 +276,7 @@ class LMM:
         if frozen == set(GROUPS):
             raise InputError("all parameter groups are frozen; leave one out of 'freeze'")
         for name, parameter in model.named_parameters():
-            if self.group(model, name) in frozen:
+            if self.group(model, name) in frozen or re.search(self.never_used, name):
                 parameter.requires_grad_(False)
 
     def lora_targets(self, model: PreTrainedModel) -> list[str]:

@@ -1,16 +1,10 @@
-"""Tiny random models of true architectures, with the embedded LMM's vocabulary."""
+"""A tiny Qwen2.5-VL."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from tokenizers import AddedToken, Tokenizer
 from transformers import (
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -18,7 +12,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from mstar_pl.models import InternVL
+from tests.tiny.common import extended_tokenizer, save_model
 
 QWEN_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -30,28 +24,10 @@ QWEN_TEMPLATE = (
 )
 
 
-def build_internvl(folder: Path) -> Path:
-    """Two layers each, and images cut into up to four tiles."""
-    embedded = InternVL()
-    processor = embedded.processor
-    processor.image_processor.crop_to_patches = True
-    processor.image_processor.max_patches = 4
-    processor.save_pretrained(folder)
-    config = InternVLConfig.from_pretrained(embedded.path)
-    config.vision_config.num_hidden_layers = 2
-    config.text_config.num_hidden_layers = 2
-    config.text_config.layer_types = config.text_config.layer_types[:2]
-    return _save(InternVLForConditionalGeneration(config), processor.tokenizer, folder)
-
-
 def build_qwen(folder: Path) -> Path:
     """Two layers each, M-RoPE and window attention as in the large model."""
-    tokenizer = Tokenizer.from_file(str(Path(InternVL().path) / "tokenizer.json"))
     names = ("<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", model_max_length=1024
-    )
+    fast = extended_tokenizer(names, pad_token="<|endoftext|>")
     images = Qwen2VLImageProcessor(min_pixels=28 * 28 * 4, max_pixels=28 * 28 * 16)
     Qwen2_5_VLProcessor(
         image_processor=images,
@@ -87,16 +63,4 @@ def build_qwen(folder: Path) -> Path:
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=False,
     )
-    return _save(Qwen2_5_VLForConditionalGeneration(config), fast, folder)
-
-
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            # Larger than the usual initialisation, so that greedy responses differ between prompts.
-            parameter.data.normal_(0, 0.1, generator=generator)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    return folder
+    return save_model(Qwen2_5_VLForConditionalGeneration(config), fast, folder)
