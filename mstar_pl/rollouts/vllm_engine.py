@@ -193,11 +193,10 @@ class VLLMEngine(RolloutEngine):
         requests = [
             Request(prompt=prompt, sampling=SamplingConfig(max_tokens=max_tokens)) for prompt in prompts
         ]
+        inputs: list[Any] = [self._input(request, load_image) for request in requests]
         params = [self._params(request, max_tokens, logprobs=0) for request in requests]
         with self._failures():
-            outputs = self._llm.generate(
-                [self._input(request, load_image) for request in requests], params, use_tqdm=False
-            )
+            outputs = self._llm.generate(inputs, params, use_tqdm=False)
         return [
             (_group(request, output, self._version), _chosen(output.outputs[0]))
             for request, output in zip(requests, outputs, strict=True)
@@ -283,10 +282,8 @@ def _once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
 
 def _chosen(output: CompletionOutput) -> Tensor:
     """Return the log-probabilities of the tokens that were drawn."""
-    assert output.logprobs is not None
-    return torch.tensor(
-        [place[token].logprob for token, place in zip(output.token_ids, output.logprobs, strict=True)]
-    )
+    places: Any = output.logprobs
+    return torch.tensor([place[token].logprob for token, place in zip(output.token_ids, places, strict=True)])
 
 
 def _group(request: Request, output: RequestOutput, version: int) -> RolloutGroup:
