@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mstar_pl.models.internvl2.conversion import convert_internvl2
+from mstar_pl.models.internvl2.processing import SYSTEM
 
 UNUSED, RENAMED = 9, 6
 SPECIAL = (
@@ -155,13 +156,21 @@ def random_weights(config: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def write_tokenizer(folder: Path) -> int:
     """Train a sentencepiece model with the settings of InternLM2; return the size of the vocabulary."""
-    words = "How many bars are red? The answer is 12. What is the sum of the area of triangle ABC, in cm?"
-    texts = [words, "  x = 3 +  45\n\n# Answer\n\n(B)", "图中有多少个红色的圆, 一共三个。", "-----  aaaa"] * 4
+    words = "Hint: Please answer the question and provide the final answer at the end. Question: "
+    words += "How many bars are red? The answer is 12. What is the sum of the area of triangle ABC, in cm?"
+    texts = [
+        SYSTEM,
+        words,
+        "system user assistant",
+        "  x = 3 +  45\n\n# Answer\n\n(B)",
+        "-----  aaaa",
+        "图中",
+    ] * 4
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_prefix=str(folder / "tokenizer"),
         model_type="bpe",
-        vocab_size=420,
+        vocab_size=600,
         hard_vocab_limit=False,
         byte_fallback=True,
         add_dummy_prefix=False,

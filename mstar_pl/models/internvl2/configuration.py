@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, InternVLConfig, InternVLVisionConfig, LlamaConfig
+from transformers import InternVLConfig, InternVLVisionConfig, LlamaConfig
 
 from mstar_pl.types import InputError
 
@@ -18,25 +18,15 @@ _ALIKE: tuple[tuple[str, Any, str], ...] = (
         "internlm2",
         "the 2B and the 8B have it; Qwen2, Phi-3 and Llama are not converted",
     ),
-    ("llm_config.hidden_act", "silu", "InternLM2 has it"),
-    ("llm_config.bias", False, "InternLM2 has no biases"),
-    ("llm_config.tie_word_embeddings", False, "InternLM2 has a head of its own"),
     ("vision_config.norm_type", "layer_norm", "InternViT-300M has it; InternViT-6B, of the 26B, has not"),
     ("vision_config.qk_normalization", False, "InternViT-300M has none; InternViT-6B, of the 26B, has"),
-    ("vision_config.hidden_act", "gelu", "InternViT has it"),
     ("select_layer", -1, "the native model takes the last layer before the projector"),
     ("ps_version", "v2", "the native pixel shuffle keeps height and width in place"),
     ("template", "internlm2-chat", "the chat template is that of InternVL2"),
     ("dynamic_image_size", True, "the native image processor tiles"),
     ("use_thumbnail", True, "the native image processor adds a thumbnail"),
-    ("pad2square", False, "the native image processor does not pad"),
-    ("use_llm_lora", 0, "merge the low-rank updates first"),
-    ("use_backbone_lora", 0, "merge the low-rank updates first"),
 )
-"""What the native architecture takes for granted: key of the published `config.json`, value, reason."""
-
-_OPTIONAL = {"pad2square": False, "llm_config.tie_word_embeddings": False}
-"""Values of keys that a published file may leave out."""
+"""What the conversion takes for granted: key of the published `config.json`, value, reason."""
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -67,7 +57,6 @@ def check_published(published: Mapping[str, Any], file: str) -> None:
         value: Any = published
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        value = _OPTIONAL.get(key) if value is None else value
         if value != expected:
             raise InputError(f"{file}: {key} is {value!r}; only {expected!r} is converted: {reason}")
     scaling = published["llm_config"].get("rope_scaling")
@@ -75,12 +64,6 @@ def check_published(published: Mapping[str, Any], file: str) -> None:
         raise InputError(
             f"{file}: llm_config.rope_scaling is {scaling!r}; only 'dynamic' is converted: up to "
             "max_position_embeddings it has no effect"
-        )
-    forced, side = published.get("force_image_size"), published["vision_config"].get("image_size")
-    if forced not in (None, side):
-        raise InputError(
-            f"{file}: force_image_size is {forced}; only that of vision_config, {side}, is converted: "
-            "positions are not interpolated"
         )
 
 
@@ -139,12 +122,4 @@ def _vision(vision: Mapping[str, Any]) -> InternVLVisionConfig:
         use_qk_norm=False,
         use_absolute_position_embeddings=True,
         use_mean_pooling=True,  # so that no norm follows the last layer
-    )
-
-
-def generation_config(config: InternVLConfig, end_token_id: int) -> GenerationConfig:
-    """Return how the model generates: a turn ends with `<|im_end|>`, as in the published `chat`."""
-    text = config.get_text_config()
-    return GenerationConfig(
-        bos_token_id=text.bos_token_id, pad_token_id=text.pad_token_id, eos_token_id=end_token_id
     )

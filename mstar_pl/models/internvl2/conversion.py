@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoProcessor
+from transformers import AutoProcessor, GenerationConfig
 
 from mstar_pl.data.durable import put_back, written_new
-from mstar_pl.models.internvl2.configuration import (
-    check_published,
-    generation_config,
-    native_config,
-    read_settings,
-)
+from mstar_pl.models.internvl2.configuration import check_published, native_config, read_settings
 from mstar_pl.models.internvl2.processing import native_processor
 from mstar_pl.models.internvl2.tokenizer import END_OF_TURN, NAMED, check_tokenizer, native_tokenizer
 from mstar_pl.models.internvl2.weights import plan_weights, weight_files, write_weights
@@ -48,6 +43,8 @@ def convert_internvl2(source: Path, out: Path) -> Path:
         native_processor(published, config, tokenizer).save_pretrained(temporary)
         check_tokenizer(AutoProcessor.from_pretrained(temporary, local_files_only=True).tokenizer, source)
         config.save_pretrained(temporary)
-        generation_config(config, token(END_OF_TURN)).save_pretrained(temporary)
+        # A turn ends with <|im_end|>, as in the published chat.
+        special = {name: published["llm_config"][name] for name in ("bos_token_id", "pad_token_id")}
+        GenerationConfig(**special, eos_token_id=token(END_OF_TURN)).save_pretrained(temporary)
         write_weights(plan, temporary)
     return out

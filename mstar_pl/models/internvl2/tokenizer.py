@@ -51,21 +51,19 @@ def native_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         InputError: A file is missing, or does not hold the tokenizer of InternVL2.
     """
     proto, settings = _read_model(folder / MODEL), read_settings(folder / CONFIG)
-    added = {int(place): token for place, token in settings.get("added_tokens_decoder", {}).items()}
-    names = {place: token["content"] for place, token in added.items()}
-    special = {place for place, token in added.items() if token.get("special")}
-    unused = [
-        place
-        for place, piece in enumerate(proto.pieces)
-        if re.fullmatch(r"\[UNUSED_TOKEN_\d+\]", piece.piece) and place not in names
-    ]
+    tokens = {int(place): token for place, token in settings.get("added_tokens_decoder", {}).items()}
+    names = {place: token["content"] for place, token in tokens.items()}
+    special = {place for place, token in tokens.items() if token.get("special")}
+    pieces = {place: piece.piece for place, piece in enumerate(proto.pieces)}
+    unused = [place for place in pieces.keys() - names if re.match(r"\[UNUSED_TOKEN_\d+\]$", pieces[place])]
     wanted = {*NAMED.values(), END_OF_TURN} - set(names.values()) - {NAMED["video_token"]}
     if wanted or not unused:
         lacking = min(wanted, default="unused piece")
         raise InputError(f"{folder / CONFIG}: no {lacking}, so not InternVL2's; download the folder again")
-    names[unused[-1]] = NAMED["video_token"]
-    special.add(unused[-1])
-    tokenizer = _tokenizer(proto, [names.get(place, one.piece) for place, one in enumerate(proto.pieces)])
+    names[max(unused)] = NAMED["video_token"]
+    special.add(max(unused))
+    tokenizer = _tokenizer(proto, [names.get(place, piece) for place, piece in pieces.items()])
+    names = {place: pieces[place] for place in pieces if proto.pieces[place].type == _USER_DEFINED} | names
     for place, name in sorted(names.items()):
         tokenizer.add_tokens([AddedToken(name, special=place in special, normalized=False)])
         if tokenizer.token_to_id(name) != place:
@@ -121,13 +119,6 @@ def _tokenizer(proto: Any, names: list[str]) -> Tokenizer:
         decoding.append(decoders.Strip(" ", left=1))
     tokenizer.normalizer = space
     tokenizer.decoder = decoders.Sequence(decoding)
-    tokenizer.add_tokens(
-        [
-            AddedToken(name, normalized=False)
-            for piece, name in zip(proto.pieces, names, strict=True)
-            if piece.type == _USER_DEFINED and name == piece.piece
-        ]
-    )
     return tokenizer
 
 

@@ -27,6 +27,7 @@ _LAYERS = {
     "vision_model.encoder.layers": (
         "model.vision_tower.encoder.layer",
         {
+            "attn.qkv": "attention.{}_proj",
             "attn.proj": "attention.projection_layer",
             "norm1": "layernorm_before",
             "norm2": "layernorm_after",
@@ -39,6 +40,7 @@ _LAYERS = {
     "language_model.model.layers": (
         "model.language_model.layers",
         {
+            "attention.wqkv": "self_attn.{}_proj",
             "attention.wo": "self_attn.o_proj",
             "feed_forward.w1": "mlp.gate_proj",
             "feed_forward.w3": "mlp.up_proj",
@@ -84,16 +86,12 @@ def native_tensors(name: str, tensor: Tensor, config: InternVLConfig) -> dict[st
     if layer is None:
         return {_OTHERS[stem] + kind: tensor}
     parent, parts = _LAYERS[layer[1]]
-    place = f"{parent}.{layer[2]}."
-    if layer[3] in parts:
-        return {place + parts[layer[3]] + kind: tensor}
-    if layer[1].startswith("vision_model") and layer[3] == "attn.qkv":
-        parts_of = zip("qkv", tensor.chunk(3), strict=True)
-        return {f"{place}attention.{one}_proj{kind}": part for one, part in parts_of}
-    if layer[1].startswith("language_model") and layer[3] == "attention.wqkv":
-        unpacked = _unpacked(tensor, config)
-        return {f"{place}self_attn.{x}_proj{kind}": one for x, one in zip("qkv", unpacked, strict=True)}
-    raise KeyError(name)
+    native = f"{parent}.{layer[2]}.{parts[layer[3]]}{kind}"
+    if "{}" not in native:
+        return {native: tensor}
+    in_turn = layer[3] == "attn.qkv"
+    packed = tensor.unflatten(0, (3, -1)).unbind() if in_turn else _unpacked(tensor, config)
+    return {native.format(one): part for one, part in zip("qkv", packed, strict=True)}
 
 
 def _unpacked(wqkv: Tensor, config: InternVLConfig) -> tuple[Tensor, ...]:
@@ -108,25 +106,17 @@ def weight_files(folder: Path) -> dict[str, Path]:
     """Return the file of each weight of a folder, from its index or its only file.
 
     Raises:
-        InputError: There are no weights, a file of the index is not there or is cut off, or index and files
-            do not name the same weights.
+        InputError: A file is not there or is cut off, or two files have a weight of the same name.
     """
     index = folder / INDEX
-    listed = read_settings(index).get("weight_map") if index.is_file() else None
-    files = sorted({folder / name for name in listed.values()} if listed else {folder / "model.safetensors"})
+    listed = read_settings(index)["weight_map"].values() if index.is_file() else ["model.safetensors"]
     found: dict[str, Path] = {}
-    for file in files:
+    for file in sorted({folder / name for name in listed}):
         for name in _names(file):
             if name in found:
                 raise InputError(f"{file}: {name} is in {found[name].name}, too; download the folder again")
             found[name] = file
-    if listed and (odd := listed.keys() ^ found.keys() or _moved(listed, found)):
-        raise InputError(f"{index}: does not agree with the files on {min(odd)}; download the folder again")
     return found
-
-
-def _moved(listed: Mapping[str, str], found: Mapping[str, Path]) -> set[str]:
-    return {name for name, file in found.items() if listed[name] != file.name}
 
 
 def _names(file: Path) -> list[str]:

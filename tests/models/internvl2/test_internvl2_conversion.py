@@ -199,7 +199,6 @@ def test_a_source_that_is_not_whole_is_refused_and_nothing_is_written(source, tm
     [
         ({"model_type": "internvl"}, "model_type is 'internvl'; only 'internvl_chat'"),
         ({"llm_config": {"model_type": "qwen2"}}, r"llm_config\.model_type is 'qwen2'.*the 2B and the 8B"),
-        ({"llm_config": LLM_2B | {"bias": True}}, r"llm_config\.bias is True"),
         ({"llm_config": LLM_2B | {"rope_scaling": {"type": "linear"}}}, r"rope_scaling is .*only 'dynamic'"),
         ({"vision_config": {"norm_type": "rms_norm"}}, r"norm_type is 'rms_norm'.*InternViT-6B"),
         (
@@ -208,10 +207,8 @@ def test_a_source_that_is_not_whole_is_refused_and_nothing_is_written(source, tm
         ),
         ({"ps_version": "v1"}, "ps_version is 'v1'"),
         ({"select_layer": -4}, "select_layer is -4"),
+        ({"use_thumbnail": False}, "use_thumbnail is False"),
         ({"template": "internvl2_5"}, "template is 'internvl2_5'"),
-        ({"use_llm_lora": 16}, "use_llm_lora is 16.*merge the low-rank updates"),
-        ({"force_image_size": 224}, "force_image_size is 224"),
-        ({"pad2square": True}, "pad2square is True"),
     ],
 )
 def test_another_architecture_is_refused_with_the_reason(change, message):
