@@ -154,7 +154,7 @@ def random_weights(config: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path, prefix: bool = False) -> int:
     """Train a sentencepiece model with the settings of InternLM2; return the size of the vocabulary."""
     words = "Hint: Please answer the question and provide the final answer at the end. Question: "
     words += "How many bars are red? The answer is 12. What is the sum of the area of triangle ABC, in cm?"
@@ -173,7 +173,7 @@ def write_tokenizer(folder: Path) -> int:
         vocab_size=600,
         hard_vocab_limit=False,
         byte_fallback=True,
-        add_dummy_prefix=False,
+        add_dummy_prefix=prefix,
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
         allow_whitespace_only_pieces=True,

@@ -76,12 +76,15 @@ def native_config(published: Mapping[str, Any], image_token_id: int) -> InternVL
     Args:
         published: Content of the published `config.json`.
         image_token_id: Id of `<IMG_CONTEXT>`.
+
+    Raises:
+        KeyError: The published configuration does not say something.
     """
-    vision, ratio = _vision(published["vision_config"]), published["downsample_ratio"]
-    side = vision.image_size[0] // vision.patch_size[0]  # type: ignore[index] # made pairs by their class
+    vision, ratio = published["vision_config"], published["downsample_ratio"]
+    side = vision["image_size"] // vision["patch_size"]
     config = InternVLConfig(
         text_config=_text(published["llm_config"]).to_dict(),
-        vision_config=vision.to_dict(),
+        vision_config=_vision(vision).to_dict(),
         image_token_id=image_token_id,
         image_seq_length=round((side * ratio) ** 2),
         downsample_ratio=ratio,
@@ -97,9 +100,9 @@ def native_config(published: Mapping[str, Any], image_token_id: int) -> InternVL
 
 def _text(llm: Mapping[str, Any]) -> LlamaConfig:
     """InternLM2 is Llama with packed attention weights."""
-    same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    same += ("num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act")
-    same += ("bos_token_id", "eos_token_id", "pad_token_id")
+    same = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    same += ["num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act"]
+    same += ["bos_token_id", "eos_token_id", "pad_token_id"]
     return LlamaConfig(
         **{key: llm[key] for key in same},
         attention_bias=False,
@@ -110,12 +113,10 @@ def _text(llm: Mapping[str, Any]) -> LlamaConfig:
 
 
 def _vision(vision: Mapping[str, Any]) -> InternVLVisionConfig:
-    same = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
-    same += ("norm_type", "layer_norm_eps", "attention_dropout")
+    same = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"]
+    same += ["norm_type", "layer_norm_eps", "attention_dropout", "image_size", "patch_size"]
     return InternVLVisionConfig(
         **{key: vision[key] for key in same},
-        image_size=vision["image_size"],
-        patch_size=vision["patch_size"],
         attention_bias=vision["qkv_bias"],
         hidden_dropout_prob=vision["dropout"],
         layer_scale_init_value=vision["initializer_factor"],

@@ -35,16 +35,18 @@ def convert_internvl2(source: Path, out: Path) -> Path:
     put_back(out)
     with written_new(out) as temporary:
         tokenizer = native_tokenizer(source)
-        token = tokenizer.convert_tokens_to_ids
-        config = native_config(published, token(NAMED["context_image_token"]))
-        if len(tokenizer) > config.text_config.vocab_size:
+        image, end = (tokenizer.get_vocab()[name] for name in (NAMED["context_image_token"], END_OF_TURN))
+        try:
+            config = native_config(published, image)
+        except KeyError as error:
+            raise InputError(f"{file}: does not say {error}; give the published folder") from None
+        if len(tokenizer) > config.get_text_config().vocab_size:
             raise InputError(f"{file}: llm_config.vocab_size is less than the tokenizer's {len(tokenizer)}")
         plan = plan_weights(weight_files(source), config)
         native_processor(published, config, tokenizer).save_pretrained(temporary)
         check_tokenizer(AutoProcessor.from_pretrained(temporary, local_files_only=True).tokenizer, source)
         config.save_pretrained(temporary)
-        # A turn ends with <|im_end|>, as in the published chat.
         special = {name: published["llm_config"][name] for name in ("bos_token_id", "pad_token_id")}
-        GenerationConfig(**special, eos_token_id=token(END_OF_TURN)).save_pretrained(temporary)
+        GenerationConfig(**special, eos_token_id=end).save_pretrained(temporary)
         write_weights(plan, temporary)
     return out

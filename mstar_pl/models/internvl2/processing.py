@@ -41,8 +41,8 @@ def native_processor(
         config: The native configuration.
         tokenizer: The native tokenizer.
     """
-    height, width = config.vision_config.image_size
-    size = {"height": height, "width": width}
+    side = published["vision_config"]["image_size"]
+    size = {"height": side, "width": side}
     norm = {"image_mean": list(IMAGENET_DEFAULT_MEAN), "image_std": list(IMAGENET_DEFAULT_STD)}
     images = GotOcr2ImageProcessorPil(
         size=size,

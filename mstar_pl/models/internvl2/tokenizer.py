@@ -112,12 +112,12 @@ def _tokenizer(proto: Any, names: list[str]) -> Tokenizer:
     merges.sort(key=lambda merge: merge[0])
     pairs = [(left, right) for _, left, right in merges]
     tokenizer = Tokenizer(BPE(vocab=ids, merges=pairs, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    space = normalizers.Replace(" ", "▁")
+    spaces: list[normalizers.Normalizer] = [normalizers.Replace(" ", "▁")]
     decoding = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     if proto.normalizer_spec.add_dummy_prefix:
-        space = normalizers.Sequence([normalizers.Prepend("▁"), space])
+        spaces.insert(0, normalizers.Prepend("▁"))
         decoding.append(decoders.Strip(" ", left=1))
-    tokenizer.normalizer = space
+    tokenizer.normalizer = normalizers.Sequence(spaces)
     tokenizer.decoder = decoders.Sequence(decoding)
     return tokenizer
 

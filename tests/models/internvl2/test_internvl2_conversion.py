@@ -155,6 +155,15 @@ def cut(file):
     return harm
 
 
+def without(key):
+    def harm(source):
+        config = json.loads((source / "config.json").read_text())
+        del config["llm_config"][key]
+        (source / "config.json").write_text(json.dumps(config))
+
+    return harm
+
+
 QKV = "vision_model.encoder.layers.0.attn.qkv.bias"
 WQKV = "language_model.model.layers.0.attention.wqkv.weight"
 
@@ -183,6 +192,7 @@ WQKV = "language_model.model.layers.0.attention.wqkv.weight"
         ),
         (cut("tokenizer.model"), r"tokenizer\.model: cannot be read .*; download it again"),
         (cut("config.json"), r"config\.json: cannot be read .*; download it again"),
+        (without("vocab_size"), r"config\.json: does not say 'vocab_size'"),
         (lambda source: (source / "tokenizer_config.json").unlink(), "tokenizer_config.json: does not exist"),
         (lambda source: (source / "tokenizer_config.json").write_text("{}"), "no </img>, so not InternVL2's"),
     ],

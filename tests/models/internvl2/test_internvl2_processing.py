@@ -10,10 +10,13 @@ import torch
 from PIL import Image
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer
+from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
 from mstar_pl.models import InternVL
 from mstar_pl.models.internvl2.conversion import convert_internvl2
-from tests.tiny.internvl2 import build_published
+from mstar_pl.models.internvl2.tokenizer import check_tokenizer, native_tokenizer
+from mstar_pl.types import InputError
+from tests.tiny.internvl2 import build_published, write_tokenizer
 
 SYSTEM = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型\uff0c"
@@ -85,6 +88,25 @@ def test_tokens_are_those_of_sentencepiece(published, converted):
         assert tokenizer.encode(text) == encode(text), text
     for text in plain:
         assert tokenizer.decode(tokenizer.encode(text)) == text.replace("▁", " ")
+
+
+def test_a_space_is_put_in_front_where_sentencepiece_does(tmp_path):
+    write_tokenizer(tmp_path, prefix=True)
+    encode, tokenizer = published_tokens(tmp_path), native_tokenizer(tmp_path)
+    check_tokenizer(tokenizer, tmp_path)
+    for text in ("How many", " How", "图中<img>How<box> many\n", "  12", "<|im_end|>"):
+        assert tokenizer.encode(text) == encode(text), text
+    assert tokenizer.decode(tokenizer.encode(" How  many")) == " How  many"
+
+
+def test_a_tokenizer_that_cannot_be_kept_is_refused(tmp_path):
+    """Sentencepiece would take spaces away at the end, a rule that the published model has not."""
+    write_tokenizer(tmp_path)
+    model = SentencePieceExtractor(str(tmp_path / "tokenizer.model")).proto
+    model.normalizer_spec.remove_extra_whitespaces = True
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"tokenizer\.model: its rules cannot be kept"):
+        check_tokenizer(native_tokenizer(tmp_path), tmp_path)
 
 
 def test_special_tokens_keep_their_places(published, converted):
