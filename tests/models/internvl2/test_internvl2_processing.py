@@ -115,6 +115,8 @@ def test_special_tokens_keep_their_places(published, converted):
     config = json.loads((published / "config.json").read_text())
     for place, token in settings["added_tokens_decoder"].items():
         assert tokenizer.convert_tokens_to_ids(token["content"]) == int(place)
+    special = [int(place) for place in settings["added_tokens_decoder"]]
+    assert tokenizer.decode(special, skip_special_tokens=True) == ""
     assert len(tokenizer) == config["llm_config"]["vocab_size"], "<video> takes the place of an unused piece"
     assert tokenizer.decode(tokenizer.encode("[UNUSED_TOKEN_8]")) == "[UNUSED_TOKEN_8]"
     assert len(tokenizer.encode("[UNUSED_TOKEN_8]")) > 1, "a text cannot spell <|im_start|>"
