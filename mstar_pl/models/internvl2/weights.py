@@ -106,7 +106,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
     """Return the file of each weight of a folder, from its index or its only file.
 
     Raises:
-        InputError: A file is not there or is cut off, or two files have a weight of the same name.
+        InputError: A file is not there or is cut off, two have a weight of the same name, or there is none.
     """
     index = folder / INDEX
     listed = read_settings(index)["weight_map"].values() if index.is_file() else ["model.safetensors"]
@@ -116,6 +116,8 @@ def weight_files(folder: Path) -> dict[str, Path]:
             if name in found:
                 raise InputError(f"{file}: {name} is in {found[name].name}, too; download the folder again")
             found[name] = file
+    if not found:
+        raise InputError(f"{folder}: has no weights; download it again")
     return found
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, GenerationConfig, InternVLForConditionalGeneration
 
 from mstar_pl.cli import main
+from mstar_pl.data.jsonl import write_json
 from mstar_pl.models import InternVL, adapter_for
 from mstar_pl.models.internvl2 import weights as shards
 from mstar_pl.models.internvl2.configuration import check_published, native_config
@@ -190,6 +191,7 @@ WQKV = "language_model.model.layers.0.attention.wqkv.weight"
             lambda source: save_file(load_file(shard(source, 1)), shard(source, 2)),
             r"is in model-00001.*, too",
         ),
+        (lambda source: write_json(source / shards.INDEX, {"weight_map": {}}), "source: has no weights"),
         (cut("tokenizer.model"), r"tokenizer\.model: cannot be read .*; download it again"),
         (cut("config.json"), r"config\.json: cannot be read .*; download it again"),
         (without("vocab_size"), r"config\.json: does not say 'vocab_size'"),
