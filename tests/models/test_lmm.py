@@ -78,7 +78,7 @@ def test_a_turn_that_ends_with_text_is_refused(internvl_folder):
     lmm = LMM(internvl_folder)
     lmm.processor.chat_template = "{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
     with pytest.raises(InputError, match=r"ends a turn with the text \"'}\]\"; give the token"):
-        lmm.end_token_id
+        _ = lmm.end_token_id
 
 
 def test_the_instruction_follows_the_question(internvl_folder):
