@@ -154,6 +154,24 @@ def test_contradictions_are_refused(installed, tiny, options, message):
         ReferencePolicyModule(GLM4V(tiny), **options)
 
 
+class WithHead(LoRA):
+    """Low-rank updates, and the head itself."""
+
+    def apply(self, *args, **options):
+        tuned = super().apply(*args, **options)
+        tuned.get_output_embeddings().weight.requires_grad_(True)
+        return tuned
+
+
+def test_a_reference_that_would_move_is_refused(installed, tiny, train_file, tmp_path):
+    from mstar_pl_glm4v import GLM4V, ReferencePolicyModule
+
+    policy = ReferencePolicyModule(GLM4V(tiny), lora=WithHead(rank=2))
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", max_epochs=1, logger=False)
+    with pytest.raises(InputError, match=r"lm_head\.weight is trained itself"):
+        trainer.fit(policy, PolicyDataModule(train=train_file))
+
+
 @pytest.mark.engine
 def test_an_iteration_of_self_evolution_from_elsewhere(installed, tiny, prompts, tmp_path):
     """In a process of its own, with the real engine; the first sync compares responses token by token."""

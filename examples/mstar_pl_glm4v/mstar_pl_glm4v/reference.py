@@ -37,6 +37,20 @@ class ReferencePolicyModule(PolicyModule):
             raise InputError(f"model.kl_weight is {kl_weight}; give 0 or more")
         self.kl_weight = kl_weight
 
+    def configure_model(self) -> None:
+        """Load the model.
+
+        Raises:
+            InputError: Other weights than low-rank updates are trained, with which the reference would move.
+        """
+        super().configure_model()
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and "lora_" not in name:
+                raise InputError(
+                    f"model.kl_weight: {name} is trained itself, and the reference would change with it; "
+                    "train low-rank updates only"
+                )
+
     def training_losses(self, logits_NV: Tensor, labels_N: Tensor, batch: Batch) -> Tensor:
         """Return cross entropy and weighted divergence of each of the N response tokens."""
         assert isinstance(self.model, PeftModel)
