@@ -100,7 +100,7 @@ def test_the_model_file_and_the_adapter_file_are_understood(workplace, tiny, mon
     (tmp_path / "model.yaml").write_text(blocks("yaml")[0])
     given = ["--model", str(tmp_path / "model.yaml"), f"--model.init_args.lmm.init_args.path={tiny}"]
     with pytest.raises(SystemExit) as leave:
-        main(["fit", "--config", str(ROOT / "configs/experiments/mstar.yaml"), *given, "--print_config"])
+        main(["fit", "--config", str(ROOT / "configs/experiments/sft.yaml"), *given, "--print_config"])
     assert leave.value.code in (0, None)
     printed = capsys.readouterr().out
     model = yaml.safe_load(printed[printed.index("seed_everything") :])["model"]
