@@ -137,6 +137,17 @@ class LMM:
         config = AutoConfig.from_pretrained(self.path, local_files_only=True)
         return getattr(config.get_text_config(), "max_position_embeddings", None)
 
+    def check_context(self, num_tokens: int, option: str) -> None:
+        """Refuse sequences of a length that the family cannot train or sample; by default none.
+
+        Args:
+            num_tokens: Most tokens of prompt and response together.
+            option: Name of the option that says so, for the message.
+
+        Raises:
+            InputError: The family cannot; says why.
+        """
+
     # Prompts and responses
 
     def render(self, prompt: Prompt) -> str:
