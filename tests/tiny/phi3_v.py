@@ -21,7 +21,8 @@ WORDS = "the answer is what sum of bars and area image I count red blue add how 
 # Of microsoft/Phi-3.5-vision-instruct: a message's content is a text, its placeholders written by hand.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "{{'<|' + message['role'] + '|>' + '\n' + message['content'] + '<|end|>\n' }}{% endfor %}{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}"
+    "{{'<|' + message['role'] + '|>' + '\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}"
     "{{- '<|assistant|>\n' -}}{% endif %}"
 )
 # Width, side and patches of the tower are fixed in vLLM's code.
