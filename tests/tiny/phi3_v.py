@@ -16,7 +16,7 @@ from mstar_pl.models.phi3_v import Phi3VConfig, Phi3VForCausalLM
 from tests.tiny.common import save_model
 
 SPECIAL = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>", "<|image|>")
-WORDS = "the answer is what sum of bars and area image I count red blue add how many question"
+WORDS = "the answer is what sum of bars and area image I count red blue add how many question + - 0 1 2 3 4"
 
 # Of microsoft/Phi-3.5-vision-instruct: a message's content is a text, its placeholders written by hand.
 CHAT_TEMPLATE = (

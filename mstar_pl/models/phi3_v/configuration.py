@@ -63,6 +63,12 @@ class Phi3VConfig(Phi3Config):
                 if given[key] != known[key]:
                     raise ValueError(f"{name}.{key} {given[key]!r} is not supported, only {known[key]!r}")
 
+    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Read `rope_scaling`; the base class notes its original length under the name `longrope` only."""
+        kwargs = super().convert_rope_params_to_dict(**kwargs)
+        self.standardize_rope_params()  # `su` is `longrope` by now
+        return kwargs
+
     @property
     def clip(self) -> CLIPVisionConfig:
         """Configuration of the vision tower."""
