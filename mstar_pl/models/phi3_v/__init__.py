@@ -32,6 +32,6 @@ def register() -> None:
     AutoModelForImageTextToText.register(Phi3VConfig, Phi3VForCausalLM, exist_ok=True)
     AutoModelForCausalLM.register(Phi3VConfig, Phi3VForCausalLM, exist_ok=True)  # as the model card loads it
     # One class, whichever image backend is asked for.
-    backends = {"pil": Phi3VImageProcessor, "torchvision": Phi3VImageProcessor}
+    backends: dict[str, type] = {"pil": Phi3VImageProcessor, "torchvision": Phi3VImageProcessor}
     AutoImageProcessor.register(Phi3VConfig, image_processor_classes=backends, exist_ok=True)
     AutoProcessor.register(Phi3VConfig, Phi3VProcessor, exist_ok=True)

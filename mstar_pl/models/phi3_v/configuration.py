@@ -55,6 +55,7 @@ class Phi3VConfig(Phi3Config):
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop("auto_map", None)  # an export does not carry the code that it names
         super().__post_init__(**kwargs)
+        self.standardize_rope_params()  # notes the original length, now that `su` is called `longrope`
         for name, known, given in (
             ("img_processor", _TOWER | {"layer_idx": -2, "type_feature": "patch"}, self.img_processor),
             ("embd_layer", _PROJECTOR, self.embd_layer),
@@ -62,12 +63,6 @@ class Phi3VConfig(Phi3Config):
             for key in given.keys() & known.keys():
                 if given[key] != known[key]:
                     raise ValueError(f"{name}.{key} {given[key]!r} is not supported, only {known[key]!r}")
-
-    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Read `rope_scaling`; the base class notes its original length under the name `longrope` only."""
-        kwargs = super().convert_rope_params_to_dict(**kwargs)
-        self.standardize_rope_params()  # `su` is `longrope` by now
-        return kwargs
 
     @property
     def clip(self) -> CLIPVisionConfig:

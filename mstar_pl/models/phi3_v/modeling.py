@@ -60,13 +60,7 @@ class HDImageEmbedding(nn.Module):
         squares = torch.cat([squares[:num] for squares, num in zip(pixel_values, nums, strict=True)])
         merged_TSSD = _merge(self._features(squares))
         images = [
-            torch.cat(
-                [
-                    self._rows(parts[1:], grid),
-                    self.glb_GN[0],
-                    self._rows(parts[:1], (1, 1)),
-                ]
-            )
+            torch.cat([self._rows(parts[1:], grid), self.glb_GN[0], self._rows(parts[:1], (1, 1))])
             for parts, grid in zip(merged_TSSD.split(nums), grids, strict=True)
         ]
         projected = self.img_projection(torch.cat(images))
@@ -82,9 +76,7 @@ class HDImageEmbedding(nn.Module):
 
     def _rows(self, squares_TSSD: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return the tokens of a grid row by row, each row closed by its separator."""
-        rows, columns = grid
         picture = squares_TSSD.unflatten(0, grid).transpose(1, 2).flatten(0, 1).flatten(1, 2)
-        assert picture.shape[:2] == (rows * TOKENS_A_SIDE, columns * TOKENS_A_SIDE)
         return torch.cat([picture, self.sub_GN[0].expand(len(picture), -1, -1)], dim=1).flatten(0, 1)
 
 
@@ -102,7 +94,7 @@ class Phi3VModel(Phi3Model):
     """
 
     config_class = Phi3VConfig
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012 # as the base class has it
 
     def __init__(self, config: Phi3VConfig) -> None:
         super().__init__(config)
@@ -144,17 +136,16 @@ class Phi3VModel(Phi3Model):
         Raises:
             ValueError: Image tokens and images do not match.
         """
-        outputs = (mm_encoder_outputs or {}).get("image")
         if pixel_values is not None and image_sizes is not None:
-            outputs = self.get_image_features(pixel_values, image_sizes)
+            mm_encoder_outputs = {"image": self.get_image_features(pixel_values, image_sizes)}
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-            if outputs is not None:
-                features: Any = outputs.pooler_output
-                inputs_embeds = self._with_images(input_ids, inputs_embeds, torch.cat(list(features)))
+            if images := (mm_encoder_outputs or {}).get("image"):
+                inputs_embeds = self._with_images(input_ids, inputs_embeds, images.pooler_output)
         return super().forward(inputs_embeds=inputs_embeds, **kwargs)
 
-    def _with_images(self, input_ids: Any, inputs_embeds: Tensor, features: Tensor) -> Tensor:
+    def _with_images(self, input_ids: Any, inputs_embeds: Tensor, images: Any) -> Tensor:
+        features = torch.cat(list(images))
         places = input_ids == self.config.image_token_id
         if (num := int(places.sum())) != len(features):
             raise ValueError(f"{num} image tokens for images of {len(features)} tokens")
@@ -169,8 +160,8 @@ class Phi3VForCausalLM(Phi3ForCausalLM):
     """
 
     config_class = Phi3VConfig
-    input_modalities = ("image", "text")
-    _no_split_modules = ["Phi3DecoderLayer", "CLIPEncoderLayer"]  # noqa: RUF012 # as the base class has it
+    input_modalities = ["image", "text"]  # noqa: RUF012 # as the base class has it
+    _no_split_modules = ["Phi3DecoderLayer", "CLIPEncoderLayer"]  # noqa: RUF012
     # A second name of the token embeddings.
     _keys_to_ignore_on_load_unexpected = [r"vision_embed_tokens\.wte\."]  # noqa: RUF012
 
