@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -59,6 +60,9 @@ class LMM:
 
     known_gaps: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
     """Checks of `mstar-pl check-lmm` that the family cannot pass: the largest size, and why."""
+
+    max_images: ClassVar[int | None] = None
+    """Most images of a prompt; None for any number."""
 
     weightless = False
     """Whether `load_model` reads no weights: a plan of memory asks only for their shapes."""
@@ -218,10 +222,14 @@ class LMM:
         if not prompt.images:
             return num_text
         sizes = [image_size(image) for image in prompt.images]
+        shared = self.processor.valid_processor_kwargs
+        defaults = deepcopy(shared._defaults)
         try:
             counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
         except ValueError as error:
             raise InputError(f"prompt {prompt.id!r}: {', '.join(prompt.images)}: {error}") from None
+        finally:
+            shared._defaults = defaults  # Transformers writes our options into those of all processors
         return num_text - len(sizes) + sum(counts["num_image_tokens"])
 
     # Tokens
