@@ -64,6 +64,9 @@ class LMM:
     max_images: ClassVar[int | None] = None
     """Most images of a prompt; None for any number."""
 
+    ported: ClassVar[bool] = False
+    """Whether the architecture is one of this package's ports, which those who load an export need, too."""
+
     weightless = False
     """Whether `load_model` reads no weights: a plan of memory asks only for their shapes."""
 

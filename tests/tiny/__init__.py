@@ -1,10 +1,13 @@
 """Tiny random models of true architectures, with the embedded LMM's vocabulary; one file a family."""
 
 from tests.tiny.internvl import build_internvl
-from tests.tiny.phi3_v import build_phi3_v
+from tests.tiny.phi3_v import build_phi3_v, small_vision_tower
 from tests.tiny.qwen2_5_vl import build_qwen
 
-__all__ = ["BUILDERS", "build_internvl", "build_qwen"]
+__all__ = ["BUILDERS", "ENGINE_NEEDS", "build_internvl", "build_qwen"]
 
 BUILDERS = {"internvl": build_internvl, "qwen2_5_vl": build_qwen, "phi3_v": build_phi3_v}
 """Functions that write a tiny model folder, by `model_type`."""
+
+ENGINE_NEEDS = {"phi3_v": small_vision_tower}
+"""Contexts, of a model folder, in which an engine of a tiny model lives, where vLLM fixes sizes."""

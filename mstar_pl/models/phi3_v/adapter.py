@@ -26,6 +26,7 @@ class Phi3V(LMM):
     """
 
     model_types = ("phi3_v",)
+    ported = True
 
     @cached_property
     def config(self) -> Phi3VConfig:
@@ -92,10 +93,16 @@ class Phi3V(LMM):
             return "vision"
         return "projector" if name.startswith(_IMAGES) else "language"
 
-    def lora_targets(self, model: PreTrainedModel) -> list[str]:
-        """Return the names of the linear layers of the language model; queries, keys and values are one."""
-        pattern = re.compile(r"model\.layers\..*\.(qkv_proj|o_proj|gate_up_proj|down_proj)")
-        return [name for name, _ in model.named_modules() if pattern.fullmatch(name)]
+    def lora_targets(self, model: PreTrainedModel, group: Group = "language") -> list[str]:
+        """Return the names of the linear layers of a group; queries, keys and values are one of them."""
+        return [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear)
+            and name != "lm_head"
+            and self.group(model, name) == group
+            and not re.search(self.never_used, f"{name}.")
+        ]
 
     def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Yield weights, the token embeddings also under the name that the engine's image part gives them."""

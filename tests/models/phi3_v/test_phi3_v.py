@@ -222,6 +222,24 @@ def test_an_export_loads_in_transformers_with_all_that_no_file_holds(lmm, model,
     )
 
 
+def test_the_card_of_an_export_says_what_loading_needs_and_its_example_runs(lmm, model, tmp_path):
+    folder = export_policy(lmm, model, tmp_path / "policy")
+    card = (folder / "README.md").read_text()
+    assert "load it where `mstar_pl` is installed, Transformers after `import mstar_pl.models`." in card
+    picture = {"type": "image", "image": Image.new("RGB", (40, 30))}
+    content = [picture, {"type": "text", "text": "How many"}]
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    assert inputs["input_ids"].shape[1] > TOKENS_A_SQUARE
+    assert processor.decode(model.generate(**inputs, max_new_tokens=2)[0], skip_special_tokens=True)
+
+
 def test_image_tokens_without_an_image_are_refused(lmm, model, mixed):
     batch = collate_prompts(lmm, mixed[:1])
     batch["input_ids"][0, 0] = lmm.processor.image_token_id
