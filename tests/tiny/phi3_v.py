@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
+from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerFast
 
 from mstar_pl.models.phi3_v import Phi3VConfig, Phi3VForCausalLM
@@ -25,8 +26,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt and messages[-1]['role'] != 'assistant' %}"
     "{{- '<|assistant|>\n' -}}{% endif %}"
 )
-# Width, side and patches of the tower are fixed in vLLM's code.
-CLIP = {"num_hidden_layers": 3, "intermediate_size": 64}
+# Side and patches of the tower are fixed in vLLM's code.
+CLIP = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3}
 
 
 def llama_tokenizer() -> PreTrainedTokenizerFast:
@@ -63,13 +64,8 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_phi3_v(folder: Path, num_crops: int = 1) -> Path:
-    """Two layers of language model, two and an unused one of a tower of the true width.
-
-    Args:
-        folder: Where it goes.
-        num_crops: Most squares of an image's grid; each takes a second of processor time in ten.
-    """
+def build_phi3_v(folder: Path, num_crops: int = 2) -> Path:
+    """Two layers of language model, two and an unused one of the tower, images of one square or two."""
     tokenizer = llama_tokenizer()
     image_token = tokenizer.convert_tokens_to_ids("<|image|>")
     rotation = {
@@ -93,7 +89,7 @@ def build_phi3_v(folder: Path, num_crops: int = 1) -> Path:
         pad_token_id=tokenizer.pad_token_id,
         image_token_id=image_token,
     )
-    config.img_processor |= {"clip_options": CLIP}
+    config.img_processor |= {"clip_options": CLIP, "image_dim_out": CLIP["hidden_size"]}
     save_model(Phi3VForCausalLM(config), tokenizer, folder)
     _publish(folder, tokenizer, rotation, num_crops)
     return folder
@@ -146,8 +142,18 @@ def small_vision_tower(folder: str | Path) -> Iterator[None]:
     from vllm.model_executor.models import phi3v
 
     config = Phi3VConfig.from_pretrained(folder)
+    embedding = phi3v.Phi3HDImageEmbedding
+    merge = embedding.reshape_hd_patches_2x2merge
+
+    def merge_narrow(self, features, *grid):
+        """Its own code takes 1,024 channels and no other number."""
+        width = features.shape[-1]
+        merged = merge(self, pad(features, (0, 1024 - width)), *grid)
+        return merged.unflatten(-1, (4, 1024))[..., :width].flatten(-2)
+
     with (
         patch.object(phi3v, "CLIP_VIT_LARGE_PATCH14_336_CONFIG", config.clip),
         patch.object(phi3v, "_IMAGE_TOKEN_ID", config.image_token_id),
+        patch.object(embedding, "reshape_hd_patches_2x2merge", merge_narrow),
     ):
         yield

@@ -56,13 +56,16 @@ class Phi3VConfig(Phi3Config):
         kwargs.pop("auto_map", None)  # an export does not carry the code that it names
         super().__post_init__(**kwargs)
         self.standardize_rope_params()  # notes the original length, now that `su` is called `longrope`
-        for name, known, given in (
-            ("img_processor", _TOWER | {"layer_idx": -2, "type_feature": "patch"}, self.img_processor),
-            ("embd_layer", _PROJECTOR, self.embd_layer),
-        ):
-            for key in given.keys() & known.keys():
-                if given[key] != known[key]:
-                    raise ValueError(f"{name}.{key} {given[key]!r} is not supported, only {known[key]!r}")
+        known = {
+            "img_processor": _TOWER
+            | {"image_dim_out": self.clip.hidden_size, "layer_idx": -2, "type_feature": "patch"},
+            "embd_layer": _PROJECTOR,
+        }
+        for name, part in known.items():
+            given = getattr(self, name)
+            for key in part.keys() & given.keys():
+                if given[key] != part[key]:
+                    raise ValueError(f"{name}.{key} {given[key]!r} is not supported, only {part[key]!r}")
 
     @property
     def clip(self) -> CLIPVisionConfig:

@@ -100,7 +100,8 @@ class Phi3VProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         pictures = _flat(images)
         encoded = self.image_processor(pictures, num_crops=num_crops) if pictures else BatchFeature()
-        counts = [num_image_tokens(width, height) for height, width in encoded.get("image_sizes", ())]
+        sizes = encoded["image_sizes"].tolist() if pictures else []
+        counts = [num_image_tokens(width, height) for height, width in sizes]
         rows = []
         for one in texts:
             number = len(PLACEHOLDER.findall(one))

@@ -10,7 +10,7 @@ from tests.tiny.phi3_v import build_phi3_v
 @pytest.fixture(scope="session")
 def phi_folder(tmp_path_factory):
     torch.manual_seed(0)
-    return str(build_phi3_v(tmp_path_factory.mktemp("phi3_v")))
+    return str(build_phi3_v(tmp_path_factory.mktemp("phi3_v"), num_crops=1))
 
 
 @pytest.fixture(scope="session")

@@ -176,7 +176,7 @@ def test_an_image_is_arranged_as_published(model):
     rows, columns = 2, 2
     pixels = torch.randn(1, 5, 3, 336, 336, generator=torch.Generator().manual_seed(0))
     tower = part.img_processor["vision_model"]
-    seen = tower(pixels[0], output_hidden_states=True).hidden_states[-2][:, 1:].reshape(5, 24, 24, 1024)
+    seen = tower(pixels[0], output_hidden_states=True).hidden_states[-2][:, 1:].reshape(5, 24, 24, -1)
 
     def token(square, row, column):
         """Two by two patches, those of a row together."""
