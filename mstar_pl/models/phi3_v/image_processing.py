@@ -63,7 +63,7 @@ def padded_size(width: int, height: int, num_crops: int) -> tuple[int, int]:
     """Return the width and height of the grid of an image, in pixels.
 
     >>> padded_size(1500, 1000, num_crops=4), padded_size(300, 900, num_crops=16)
-    ((672, 672), (1008, 2016))
+    ((672, 672), (672, 2016))
     """
     longer, shorter = resized_size(max(width, height), min(width, height), num_crops)
     shorter = math.ceil(shorter / SIDE) * SIDE
@@ -76,7 +76,7 @@ def num_image_tokens(width: int, height: int) -> int:
     Each row of tokens is closed by a separator of its own.
 
     >>> num_image_tokens(672, 336)
-    469
+    457
     """
     columns, rows = width // SIDE * TOKENS_A_SIDE, height // SIDE * TOKENS_A_SIDE
     return rows * (columns + 1) + 1 + TOKENS_A_SIDE * (TOKENS_A_SIDE + 1)
