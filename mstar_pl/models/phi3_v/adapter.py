@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
@@ -32,6 +32,19 @@ class Phi3V(LMM):
     def config(self) -> Phi3VConfig:
         """Configuration of the model folder."""
         return cast(Phi3VConfig, AutoConfig.from_pretrained(self.path, local_files_only=True))
+
+    @cached_property
+    def processor(self) -> Any:
+        """Processor of the family.
+
+        Raises:
+            InputError: It has no such option.
+        """
+        if unknown := self.processor_options.keys() - {"num_crops"}:
+            raise InputError(
+                f"unknown processor option {min(unknown)!r} of Phi-3.5-vision; known is num_crops"
+            )
+        return super().processor
 
     @property
     def never_used(self) -> str:  # type: ignore[override] # it depends on the number of layers

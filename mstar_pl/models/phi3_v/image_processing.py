@@ -49,8 +49,10 @@ def resized_size(longer: int, shorter: int, num_crops: int) -> tuple[int, int]:
     (672, 448)
 
     Raises:
-        ValueError: The image is so narrow that nothing of it would be left.
+        ValueError: The image is so narrow that nothing of it would be left, or there are no crops.
     """
+    if num_crops < 1:
+        raise ValueError(f"num_crops {num_crops}: an image has at least one crop")
     ratio = longer / shorter
     width = num_columns(ratio, num_crops) * SIDE
     height = int(width / ratio)
@@ -118,8 +120,6 @@ class Phi3VImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if num_crops < 1:
-            raise ValueError(f"num_crops {num_crops}: an image has at least one crop")
         self.num_crops = num_crops
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
@@ -138,7 +138,7 @@ class Phi3VImageProcessor(BaseImageProcessor):
             `pixel_values` of shape (N, `num_crops` + 1, 3, 336, 336), the whole image first, unused squares
             zero, and `image_sizes` of shape (N, 2), height and width of each grid in pixels.
         """
-        most = num_crops or self.num_crops
+        most = self.num_crops if num_crops is None else num_crops
         grids = [hd_transform(image.convert("RGB"), most) for image in images]
         squares = [self._squares(grid) for grid in grids]
         pixels = torch.stack([pad(one, [0] * 7 + [most + 1 - len(one)]) for one in squares])

@@ -72,7 +72,8 @@ class Phi3VProcessor(ProcessorMixin):
         Raises:
             ValueError: The image is too narrow.
         """
-        return num_image_tokens(*padded_size(width, height, num_crops or self.image_processor.num_crops))
+        most = self.image_processor.num_crops if num_crops is None else num_crops
+        return num_image_tokens(*padded_size(width, height, most))
 
     def __call__(
         self,

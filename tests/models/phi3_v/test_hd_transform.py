@@ -96,4 +96,4 @@ def test_an_image_of_which_nothing_is_left_and_no_crops_are_refused():
     with pytest.raises(ValueError, match="an image of 9000 to 1 pixels is too narrow; crop it"):
         Phi3VImageProcessor(num_crops=4)([Image.new("RGB", (1, 9000))])
     with pytest.raises(ValueError, match="num_crops 0: an image has at least one crop"):
-        Phi3VImageProcessor(num_crops=0)
+        Phi3VImageProcessor(num_crops=4)([Image.new("RGB", (9, 9))], num_crops=0)

@@ -123,6 +123,15 @@ def test_num_crops_reaches_processor_and_count(phi_folder, picture_folder):
     assert lengths[4] - lengths[1] == (columns * rows - 1) * 144
 
 
+def test_options_that_do_not_exist_or_cut_nothing_are_refused(phi_folder, mixed):
+    for options, message in (
+        ({"max_patches": 4}, "unknown processor option 'max_patches' of Phi-3.5-vision; known is num_crops"),
+        ({"num_crops": 0}, r"prompt 'one': .*\.png: num_crops 0: an image has at least one crop"),
+    ):
+        with pytest.raises(InputError, match=message):
+            adapter_for(phi_folder, processor_options=options).num_prompt_tokens(mixed[0])
+
+
 def test_more_tokens_than_longrope_starts_from_are_refused_with_the_reason(lmm, train_file, tmp_path):
     reason = "8192 is over 4096: with a longer context vLLM turns every position by the long factors"
     assert context_of(lmm, None) == context_of(lmm, 4096) == 4096
