@@ -30,8 +30,15 @@ class Phi3V(LMM):
 
     @cached_property
     def config(self) -> Phi3VConfig:
-        """Configuration of the model folder."""
-        return cast(Phi3VConfig, AutoConfig.from_pretrained(self.path, local_files_only=True))
+        """Configuration of the model folder.
+
+        Raises:
+            InputError: It asks for another vision tower or projector.
+        """
+        try:
+            return cast(Phi3VConfig, AutoConfig.from_pretrained(self.path, local_files_only=True))
+        except ValueError as error:
+            raise InputError(f"{self.path}/config.json: {error}") from None
 
     @cached_property
     def processor(self) -> Any:

@@ -35,7 +35,7 @@ _PROJECTOR = {
 
 
 class Phi3VConfig(Phi3Config):
-    """Configuration of Phi-3.5-vision; defaults are those of its published `config.json`.
+    """Configuration of Phi-3.5-vision: that of Phi-3, and its image parts as published.
 
     Args:
         img_processor: Vision tower. `clip_options`, which no published folder has, changes sizes of CLIP.

@@ -9,6 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from mstar_pl.models import adapter_for
 from mstar_pl.models.phi3_v import Phi3VConfig, Phi3VForCausalLM
+from mstar_pl.rollouts.engine import context_of
+from mstar_pl.types import InputError
 
 # config.json of microsoft/Phi-3.5-vision-instruct; the rotation's factors are made up.
 PUBLISHED = {
@@ -152,6 +154,7 @@ def test_the_last_layer_of_the_tower_and_its_norm_are_never_used(folder):
         ({"img_processor": {"type_feature": "cls_patch"}}, "img_processor.type_feature 'cls_patch'"),
     ],
 )
-def test_another_projector_or_tower_is_refused(part, message):
-    with pytest.raises(ValueError, match=f"{message} is not supported, only"):
-        Phi3VConfig(**part)
+def test_another_projector_or_tower_is_refused(folder, part, message):
+    (folder / "config.json").write_text(json.dumps(PUBLISHED | part))
+    with pytest.raises(InputError, match=rf"config\.json: {message} is not supported, only"):
+        context_of(adapter_for(str(folder)), None)
