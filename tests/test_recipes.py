@@ -137,6 +137,19 @@ def test_each_row_has_the_values_of_the_paper(name):
     assert "embedded" not in found.values()
 
 
+def test_the_row_with_phi_3_5_vision_differs_in_the_model_alone():
+    base, found = (settings_of("mstar", one) for one in ("mathv360k_prm", "phi_3_5_vision"))
+    assert found.items() >= PAPER.items()
+    assert {key: value for key, value in found.items() if base.get(key) != value} == {
+        "lmm": "Phi3V",
+        "lmm.path": "runs/phi_3_5_vision/sft/policy",
+        "num_crops": 4,
+        "reward.path": "runs/phi_3_5_vision/mprm/mprm",
+        "default_root_dir": "runs/phi_3_5_vision/mstar",
+    }
+    assert base.keys() <= found.keys() | {"processor_options"}
+
+
 def test_warm_up_and_process_reward_model_at_the_scale_of_the_paper():
     warmup = settings_of("sft", "mathv360k_sft")
     judge = settings_of("mprm", "mathv360k_mprm")

@@ -31,6 +31,9 @@ class Encoder(Protocol):
     def banned_token_ids(self) -> Sequence[int]:
         """Special tokens that no response may contain."""
 
+    def check_context(self, num_tokens: int, option: str) -> None:
+        """Refuse sequences of a length that the family cannot train or sample."""
+
     def chat(self, text: str, num_images: int) -> str:
         """Return one user turn in the chat template, with unexpanded image placeholders."""
 

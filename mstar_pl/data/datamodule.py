@@ -180,6 +180,7 @@ class PolicyDataModule(LightningDataModule):
                         "trainer.accumulate_grad_batches follows from data.batch_size; remove it"
                     )
                 self.trainer.accumulate_grad_batches = plan.accumulation
+                self._encoder.check_context(self.max_length, "data.max_length")
             self._load_train()
         if stage in ("fit", "validate") and (stage == "validate" or self.given["val"]):
             self._load_examples("val")

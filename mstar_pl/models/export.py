@@ -23,7 +23,7 @@ from mstar_pl.models.process_reward import HEAD_FILE, StepReadOut
 _HEADER = """# {title}
 
 A large multimodal model in the Hugging Face layout; `AutoModelForImageTextToText.from_pretrained` and vLLM
-load it without further code. `{adapter}` says which adapter and prompt format it was trained with.
+load it {where}. `{adapter}` says which adapter and prompt format it was trained with.
 
 {notes}
 """
@@ -78,7 +78,7 @@ def export_policy(
     Returns:
         The folder.
     """
-    text = _card("Policy trained with mstar_pl", notes, _USE, "self-evolving-training")
+    text = _card(lmm, "Policy trained with mstar_pl", notes, _USE, "self-evolving-training")
     return _export(lmm, model, Path(folder), text, writes)
 
 
@@ -111,17 +111,23 @@ def export_process_reward(
         else "the next-token logits: `sigmoid(logit({positive!r}) - logit({negative!r}))`".format(**options)
     )
     scoring = _SCORING.format(separator=STEP_SEPARATOR, read_out=reading)
-    text = _card("Process reward model trained with mstar_pl", notes, scoring, "process-reward-model")
+    text = _card(lmm, "Process reward model trained with mstar_pl", notes, scoring, "process-reward-model")
     return _export(lmm, model, Path(folder), text, writes, read_out)
 
 
-def _card(title: str, notes: str, use: str, tag: str) -> str:
+def _card(lmm: LMM, title: str, notes: str, use: str, tag: str) -> str:
     front_matter = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["mstar", tag, "multimodal", "arxiv:2412.17451"],
     )
-    return card(front_matter, f"{_HEADER.format(title=title, adapter=ADAPTER_FILE, notes=notes)}\n{use}")
+    where = (
+        "where `mstar_pl` is installed, Transformers after `import mstar_pl.models`"
+        if lmm.ported
+        else "without further code"
+    )
+    header = _HEADER.format(title=title, where=where, adapter=ADAPTER_FILE, notes=notes)
+    return card(front_matter, f"{header}\n{use}")
 
 
 def _export(

@@ -64,6 +64,9 @@ class LMM:
     max_images: ClassVar[int | None] = None
     """Most images of a prompt; None for any number."""
 
+    ported: ClassVar[bool] = False
+    """Whether the architecture is one of this package's ports, which those who load an export need, too."""
+
     weightless = False
     """Whether `load_model` reads no weights: a plan of memory asks only for their shapes."""
 
@@ -140,6 +143,17 @@ class LMM:
         """Most tokens that the language model has positions for; None if its configuration does not say."""
         config = AutoConfig.from_pretrained(self.path, local_files_only=True)
         return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+    def check_context(self, num_tokens: int, option: str) -> None:
+        """Refuse sequences of a length that the family cannot train or sample; by default none.
+
+        Args:
+            num_tokens: Most tokens of prompt and response together.
+            option: Name of the option that says so, for the message.
+
+        Raises:
+            InputError: The family cannot; says why.
+        """
 
     # Prompts and responses
 

@@ -134,6 +134,7 @@ def context_of(lmm: LMM, max_model_len: int | None) -> int:
     num_positions = lmm.num_positions
     if max_model_len is None:
         return min(4096, num_positions or 4096)
+    lmm.check_context(max_model_len, "max_model_len")
     if num_positions is not None and max_model_len > num_positions:
         raise InputError(
             f"max_model_len {max_model_len} is over the {num_positions} tokens that {lmm.path} has "

@@ -1,5 +1,7 @@
 """The parity suite on a tiny random model of each family with the real engine; the paper's evolve, too."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from mstar_pl.modules import PolicyModule
 from mstar_pl.parity import CHECKS, Subject, check_all
 from mstar_pl.types import Score
 from tests.loops.evolving import evolve, write_files
-from tests.tiny import BUILDERS
+from tests.tiny import BUILDERS, ENGINE_NEEDS
 
 pytestmark = pytest.mark.engine
 
@@ -29,8 +31,9 @@ def subject(request, tmp_path_factory):
     folder = BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
     lmm = adapter_for(str(folder), question_style="plain")
     made = Subject(PolicyModule(lmm), tmp_path_factory.mktemp("subject"), start)
-    yield made
-    made.close()
+    with ENGINE_NEEDS.get(request.param, nullcontext)(folder):
+        yield made
+        made.close()
 
 
 class Vowels:
