@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mstar_pl.models import minicpmv
+
 
 def register() -> None:
     """Register the ports with the Auto classes of Transformers; a second call changes nothing.
@@ -9,3 +11,4 @@ def register() -> None:
     `import mstar_pl.models` calls it, and so does each process of vLLM: it is an entry point of the group
     `vllm.general_plugins`.
     """
+    minicpmv.register()
