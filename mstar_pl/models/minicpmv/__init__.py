@@ -14,8 +14,8 @@ from mstar_pl.models.minicpmv.processing import MiniCPMVProcessor
 def register() -> None:
     """Make the port known to Transformers and vLLM; a second call changes nothing.
 
-    Exports get copies of the port's files and name them in `auto_map`: vLLM insists on an image processor from
-    the model folder, and where this package is not installed, the folder is whole with `trust_remote_code`.
+    Exports get copies of the port's files and name them in `auto_map`: vLLM insists on the image processor of
+    the model folder, and with `trust_remote_code` a folder is whole where this package is not installed.
     """
     AutoConfig.register("minicpmv", MiniCPMVConfig, exist_ok=True)
     AutoModelForImageTextToText.register(MiniCPMVConfig, MiniCPMV, exist_ok=True)

@@ -23,9 +23,9 @@ HEAD_SIZE = 128
 class StripEmbeddings(Idefics2VisionEmbeddings):
     """Patches of slices that come as strips, one row of patches each.
 
-    The vision tower of 2.5 was fed with strips, so it sees positions along the strip, stretched over the first
-    row of its table, instead of rows and columns. vLLM counts them like this. The table's index is computed in
-    integers: in the pixels' type, as the parent class does it, bfloat16 shifts every twentieth.
+    The vision tower of 2.5 was fed with strips: it sees places along the strip, stretched over the first row
+    of its table, instead of rows and columns; so does vLLM. They are computed in integers: in the type of the
+    pixels, as the parent class computes them, bfloat16 would shift one in twenty-five.
     """
 
     def forward(self, pixel_values: Tensor, patch_attention_mask: Tensor) -> Tensor:
@@ -238,9 +238,7 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         logits = self.llm.lm_head(hidden[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
-            )
+            loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return MiniCPMVOutput(
             loss=loss,
             logits=logits,
@@ -257,7 +255,5 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         mask_BT = input_ids_BT == self.config.image_token_id
         num_tokens, num_features = int(mask_BT.sum()), features_SQD.shape[0] * features_SQD.shape[1]
         if num_tokens != num_features:
-            raise ValueError(
-                f"Image features and image tokens do not match, tokens: {num_tokens}, features: {num_features}"
-            )
+            raise ValueError(f"image features and image tokens do not match: {num_features} and {num_tokens}")
         return embeds_BTD.masked_scatter(mask_BT[..., None], features_SQD.to(embeds_BTD.dtype))

@@ -57,14 +57,12 @@ class MiniCPMVProcessor(ProcessorMixin):
         """Return the strips of all slices of a batch, padded to the longest, and the texts of its images."""
         found = self.image_processor(images, max_slice_nums=max_slice_nums)
         strips = [strip for row in found["pixel_values"] for strip in row]
-        replacements = self.replacements(
-            [size for row in found["image_sizes"] for size in row], max_slice_nums
-        )
         if not strips:
             return {}, []
+        texts = self.replacements([size for row in found["image_sizes"] for size in row], max_slice_nums)
         width = max(strip.shape[-1] for strip in strips)
         padded = [torch.nn.functional.pad(strip, (0, width - strip.shape[-1])) for strip in strips]
-        return {"pixel_values": torch.stack(padded), "tgt_sizes": torch.cat(found["tgt_sizes"])}, replacements
+        return {"pixel_values": torch.stack(padded), "tgt_sizes": torch.cat(found["tgt_sizes"])}, texts
 
     def replacements(self, sizes: Sequence[Size], max_slice_nums: int | None = None) -> list[str]:
         """Return the texts that stand for images of these sizes."""
