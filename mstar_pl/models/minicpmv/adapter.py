@@ -37,8 +37,8 @@ class MiniCPMV(LMM):
             raise InputError(f"{self.path}: {reason}")
         if "AutoModelForImageTextToText" not in config.get("auto_map", {}):
             raise InputError(
-                f"{self.path}: these are the published files, whose code does not run any more; "
-                f"write a folder for the port with: mstar-pl convert minicpmv {self.path} OUT"
+                f"{self.path}: the published files, whose code does not run any more; write a folder with: "
+                f"mstar-pl convert minicpmv --source {self.path} --out FOLDER"
             )
 
     def num_prompt_tokens(self, prompt: Prompt) -> int:

@@ -49,11 +49,11 @@ def choose_grid(size: Size, max_slices: int, resolution: int) -> tuple[int, int]
     return min(grids, key=lambda grid: abs(shape - math.log(grid[0] / grid[1])))
 
 
-def fit(width: float, height: float, resolution: int, patch_size: int, enlarge: bool) -> Size:
+def fit(width: int, height: int, resolution: int, patch_size: int, enlarge: bool) -> Size:
     """Return the size closest to an area of `resolution` squared whose sides are whole patches.
 
     Args:
-        width: Width in pixels; of a slice it may be fractional.
+        width: Width in pixels.
         height: Height in pixels.
         resolution: Side of the square with the wanted area.
         patch_size: Side of a patch.
@@ -66,7 +66,8 @@ def fit(width: float, height: float, resolution: int, patch_size: int, enlarge: 
         shape = width / height
         height = int(resolution / math.sqrt(shape))
         width = int(height * shape)
-    return _multiple(width, patch_size), _multiple(height, patch_size)
+    columns, rows = (max(round(length / patch_size), 1) for length in (width, height))
+    return columns * patch_size, rows * patch_size
 
 
 def cut(image: Image.Image, max_slices: int, resolution: int, patch_size: int) -> list[Image.Image]:
@@ -76,20 +77,15 @@ def cut(image: Image.Image, max_slices: int, resolution: int, patch_size: int) -
     slices = [image.resize(overview, Image.Resampling.BICUBIC)]
     if grid is None:
         return slices
-    # What is fitted is the shape of a cell; its size in the image need not be whole.
-    cell = (_multiple(length, count) / count for length, count in zip(image.size, grid, strict=True))
-    width, height = fit(*cell, resolution, patch_size, enlarge=True)
     columns, rows = grid
+    cell = max(round(image.width / columns), 1), max(round(image.height / rows), 1)
+    width, height = fit(*cell, resolution, patch_size, enlarge=True)
     whole = image.resize((width * columns, height * rows), Image.Resampling.BICUBIC)
     return slices + [
         whole.crop((width * column, height * row, width * (column + 1), height * (row + 1)))
         for row in range(rows)
         for column in range(columns)
     ]
-
-
-def _multiple(length: float, unit: int) -> int:
-    return max(round(length / unit) * unit, unit)
 
 
 def strip(image: Image.Image, patch_size: int) -> Tensor:
