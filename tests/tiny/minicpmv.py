@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,11 +55,7 @@ PUBLISHED: dict[str, Any] = {
 def build_minicpmv(folder: Path) -> Path:
     """Two layers each, slices of sixteen patches and eight tokens, at most four beside the overview."""
     with tempfile.TemporaryDirectory() as published:
-        whole = convert_minicpmv(build_published(Path(published)), folder / "whole")
-    for file in whole.iterdir():
-        shutil.move(file, folder)
-    whole.rmdir()
-    return folder
+        return convert_minicpmv(build_published(Path(published)), folder)
 
 
 def build_published(folder: Path) -> Path:

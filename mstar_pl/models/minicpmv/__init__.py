@@ -20,7 +20,7 @@ def register() -> None:
     AutoConfig.register("minicpmv", MiniCPMVConfig, exist_ok=True)
     AutoModelForImageTextToText.register(MiniCPMVConfig, MiniCPMV, exist_ok=True)
     # One class whichever backend is asked for: the rule is Pillow's pixels.
-    backends = dict.fromkeys(("pil", "torchvision"), MiniCPMVImageProcessor)
+    backends: dict[str, type] = dict.fromkeys(("pil", "torchvision"), MiniCPMVImageProcessor)
     AutoImageProcessor.register(MiniCPMVConfig, image_processor_classes=backends, exist_ok=True)
     AutoProcessor.register(MiniCPMVConfig, MiniCPMVProcessor, exist_ok=True)
     MiniCPMVConfig.register_for_auto_class()

@@ -17,14 +17,15 @@ class MiniCPMV(LMM):
     """MiniCPM-Llama3-V-2.5 (openbmb/MiniCPM-Llama3-V-2_5), in a folder that `convert_minicpmv` wrote.
 
     vLLM takes the image processor from the model folder and no other, hence `trust_remote_code`: what it runs
-    are the files that conversion and export have put there.
+    is the port's own file, which conversion and export have put there.
 
     Args:
         *args: See `LMM`.
         **kwargs: See `LMM`; of `processor_options` there is `max_slice_nums`.
 
     Raises:
-        InputError: The folder holds another version of MiniCPM-V, or the published files as they are.
+        InputError: The folder holds another version of MiniCPM-V, or the published files as they are; or the
+            processor has no such option.
     """
 
     model_types = ("minicpmv",)
@@ -40,6 +41,8 @@ class MiniCPMV(LMM):
                 f"{self.path}: the published files, whose code does not run any more; write a folder with: "
                 f"mstar-pl convert minicpmv --source {self.path} --out FOLDER"
             )
+        if unknown := sorted(self.processor_options.keys() - {"max_slice_nums"}):
+            raise InputError(f"unknown processor option {unknown[0]!r}; MiniCPM-V has max_slice_nums")
 
     def num_prompt_tokens(self, prompt: Prompt) -> int:
         """Return the tokens of a prompt, its image tokens included, from the images' headers alone."""

@@ -56,7 +56,7 @@ class MiniCPMVConfig(LlamaConfig):
     Defaults are those of openbmb/MiniCPM-Llama3-V-2_5.
 
     Attributes:
-        vision_config: Configuration of the vision tower.
+        vision_config: An `Idefics2VisionConfig`, or its values, of the vision tower.
         version: Version of MiniCPM-V; only 2.5 is this architecture.
         query_num: Tokens of one slice of an image.
         image_token_id: Token in whose places the features of slices are put (`<unk>`).
@@ -80,7 +80,7 @@ class MiniCPMVConfig(LlamaConfig):
     bos_token_id: int | None = 128000
     eos_token_id: int | list[int] | None = 128001
     default_theta = 500000.0
-    vision_config: dict[str, Any] | Idefics2VisionConfig | None = None
+    vision_config: Any = None
     version: str | float | None = VERSION
     query_num: int = 96
     image_token_id: int = 128002
@@ -88,9 +88,7 @@ class MiniCPMVConfig(LlamaConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Build the vision tower's configuration; its published `model_type` is that of all of Idefics2."""
-        if isinstance(self.vision_config, Idefics2VisionConfig):
-            vision = self.vision_config
-        else:
+        if not isinstance(self.vision_config, Idefics2VisionConfig):
             sizes = {
                 "hidden_size": 1152,
                 "intermediate_size": 4304,
@@ -100,8 +98,7 @@ class MiniCPMVConfig(LlamaConfig):
                 "patch_size": 14,
             }
             given = {key: value for key, value in (self.vision_config or {}).items() if key != "model_type"}
-            vision = Idefics2VisionConfig(**(sizes | given))
-        self.vision_config = vision
+            self.vision_config = Idefics2VisionConfig(**(sizes | given))
         super().__post_init__(**kwargs)
         stated = {
             "model_type": self.model_type,

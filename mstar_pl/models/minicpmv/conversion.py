@@ -69,7 +69,7 @@ def convert_minicpmv(source: Path, out: Path) -> Path:
         folder.mkdir()
         for file in (*shards, *source.glob("*.safetensors.index.json")):
             shutil.copy2(file, folder)
-        custom_object_save(model, folder, config)
+        custom_object_save(model, folder, config)  # type: ignore[arg-type] # takes both
         config.save_pretrained(folder)
         GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,

@@ -5,7 +5,6 @@ file needs nothing but Transformers: it is copied into exports, where vLLM looks
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,25 +150,21 @@ class MiniCPMVImageProcessor(BaseImageProcessor):
         columns, rows = grid
         return one + self.slice_start_token + "\n".join([one * columns] * rows) + self.slice_end_token
 
-    def preprocess(  # type: ignore[override] # the layout that vLLM's processor reads
-        self,
-        images: Image.Image | Sequence[Image.Image] | Sequence[Sequence[Image.Image]],
-        max_slice_nums: int | None = None,
-        **kwargs: Any,
-    ) -> BatchFeature:
+    def preprocess(self, images: Any, max_slice_nums: int | None = None, **kwargs: Any) -> BatchFeature:
         """Return the slices of each prompt's images.
 
         Args:
-            images: An image, the images of a prompt, or those of several prompts.
+            images: A Pillow image, the images of a prompt, or those of several prompts.
             max_slice_nums: Most cells of an image's grid, if not the processor's own.
             **kwargs: Nothing that matters here; vLLM passes padding and tensor type.
 
         Returns:
-            For each prompt: `pixel_values`, the strips of all slices; `tgt_sizes` of shape (slices, 2), their
-            patches in height and width; `image_sizes`, width and height of the images.
+            In the layout that vLLM's processor reads, for each prompt: `pixel_values`, the strips of all
+            slices; `tgt_sizes` of shape (slices, 2), their patches in height and width; `image_sizes`, width
+            and height of the images.
         """
-        images = [images] if isinstance(images, Image.Image) else list(images)
-        rows: Any = [images] if images and isinstance(images[0], Image.Image) else images
+        images = [images] if isinstance(images, Image.Image) else images
+        rows = [images] if images and isinstance(images[0], Image.Image) else images
         most = max_slice_nums or self.max_slice_nums
         data: dict[str, list[Any]] = {"pixel_values": [], "image_sizes": [], "tgt_sizes": []}
         for row in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Resampler(nn.Module):
 
     def __init__(self, config: MiniCPMVConfig) -> None:
         super().__init__()
-        width, vision = config.hidden_size, config.vision_config.hidden_size  # type: ignore[union-attr]
+        width, vision = config.hidden_size, config.vision_config.hidden_size
         self.query = nn.Parameter(torch.zeros(config.query_num, width))
         self.kv_proj = nn.Linear(vision, width, bias=False)
         self.attn = nn.MultiheadAttention(width, width // HEAD_SIZE, batch_first=True)
@@ -122,14 +122,14 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
 
     config_class = MiniCPMVConfig
     config: MiniCPMVConfig
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ("Idefics2EncoderLayer", "LlamaDecoderLayer", "Resampler")
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules = ["Idefics2EncoderLayer", "LlamaDecoderLayer", "Resampler"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
     def __init__(self, config: MiniCPMVConfig) -> None:
         super().__init__(config)
@@ -180,7 +180,7 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         Returns:
             `pooler_output` of shape (S, queries, channels).
         """
-        num_patches = pixel_values.shape[-1] // self.config.vision_config.patch_size  # type: ignore[union-attr]
+        num_patches = pixel_values.shape[-1] // self.config.vision_config.patch_size
         index_L = torch.arange(num_patches, device=pixel_values.device)
         mask_SL = index_L < tgt_sizes.prod(1, keepdim=True)
         vision = self.vpm(pixel_values.to(self.vpm.dtype), patch_attention_mask=mask_SL[:, None])
@@ -222,10 +222,10 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         images = (mm_encoder_outputs or {}).get("image")
-        if images is None and pixel_values is not None:
+        if images is None and pixel_values is not None and tgt_sizes is not None:
             images = self.get_image_features(pixel_values, tgt_sizes)
         if images is not None:
-            inputs_embeds = self._put(images.pooler_output, input_ids, inputs_embeds)
+            inputs_embeds = self._put(cast(Tensor, images.pooler_output), input_ids, inputs_embeds)
         outputs = self.llm.model(
             attention_mask=attention_mask,
             position_ids=position_ids,

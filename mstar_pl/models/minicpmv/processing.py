@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 class MiniCPMVProcessorKwargs(ProcessingKwargs, total=False):
     """Options of the processor's call."""
 
-    images_kwargs: MiniCPMVImagesKwargs
+    images_kwargs: MiniCPMVImagesKwargs  # type: ignore[misc]
     _defaults = {}  # type: ignore[misc] # noqa: RUF012 # as Transformers declares it
 
 
@@ -38,7 +38,7 @@ class MiniCPMVProcessor(ProcessorMixin):
         **kwargs: What Transformers passes on.
     """
 
-    valid_processor_kwargs = MiniCPMVProcessorKwargs
+    valid_processor_kwargs = MiniCPMVProcessorKwargs  # type: ignore[assignment]
     image_token = "(<image>./</image>)"
 
     def __init__(
