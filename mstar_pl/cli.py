@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, auto_cli
 
 from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
-from mstar_pl.commands.convert import minicpmv
+from mstar_pl.commands.convert import internvl2, minicpmv
 from mstar_pl.commands.data import check, hide, minivista, split, steps
 from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.export import dataset, model
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TRAINING = ("fit", "validate", "test", "predict")
 PLAN = "plan"
+CHECK_LMM = "check-lmm"
 
 HELP = """usage: mstar-pl COMMAND [OPTIONS]
 
@@ -46,6 +47,8 @@ training, configured by YAML files and options (LightningCLI):
   test       answer labelled prompts in the training process and grade them
   predict    answer prompts in the training process and write the responses
   plan       memory of a training on each device, before it is started; takes the arguments of fit
+  check-lmm  whether a model trains and samples one and the same policy, before it is trained:
+                                   mstar-pl check-lmm --model configs/model/internvl.yaml
 
 data and evaluation:
   data       write data sets:      mstar-pl data minivista --out runs/minivista
@@ -62,7 +65,8 @@ data and evaluation:
   table      the paper's tables:   mstar-pl table --results.warmup runs/a --results.mstar runs/b
   export     models, data sets:    mstar-pl export model --source runs/mstar/policy --out my-policy
                                    mstar-pl export dataset --splits.train runs/label/train.jsonl --out steps …
-  convert    published models:     mstar-pl convert minicpmv --source DOWNLOAD --out models/MiniCPM-V-2_5
+  convert    published models:     mstar-pl convert internvl2 --source InternVL2-2B --out models/InternVL2-2B
+                                   mstar-pl convert minicpmv --source DOWNLOAD --out models/MiniCPM-V-2_5
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
 mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
@@ -78,7 +82,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
-    known = [*TRAINING, PLAN, *COMMANDS]
+    known = [*TRAINING, PLAN, CHECK_LMM, *COMMANDS]
     if argv[0] not in known:
         close = difflib.get_close_matches(argv[0], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see mstar-pl --help"
@@ -96,7 +100,7 @@ def main(args: Sequence[str] | None = None) -> int:
             _train(None if args is None else argv)
         else:
             auto_cli(
-                {argv[0]: COMMANDS[argv[0]]},  # parsers of the others import much more
+                {argv[0]: _command(argv[0])},  # parsers of the others import much more
                 args=[_underscored(one) for one in argv],
                 as_positional=False,
                 prog="mstar-pl",
@@ -151,9 +155,21 @@ COMMANDS: dict[str, Any] = {
     },
     "convert": {
         "_help": "Write published models in the architectures that train and sample here.",
+        "internvl2": internvl2,
         "minicpmv": minicpmv,
     },
 }
+
+
+def _command(name: str) -> Any:
+    """Return the function of a command, or the functions of a group of them."""
+    if name != CHECK_LMM:
+        return COMMANDS[name]
+    from mstar_pl.commands.check_lmm import (
+        check_lmm,
+    )  # its options are those of classes that take long to import
+
+    return check_lmm
 
 
 def _plan(argv: list[str]) -> None:

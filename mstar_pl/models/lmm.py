@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -59,6 +60,9 @@ class LMM:
 
     known_gaps: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
     """Checks of `mstar-pl check-lmm` that the family cannot pass: the largest size, and why."""
+
+    max_images: ClassVar[int | None] = None
+    """Most images of a prompt; None for any number."""
 
     weightless = False
     """Whether `load_model` reads no weights: a plan of memory asks only for their shapes."""
@@ -207,10 +211,14 @@ class LMM:
         if not prompt.images:
             return num_text
         sizes = [image_size(image) for image in prompt.images]
+        shared = self.processor.valid_processor_kwargs
+        defaults = deepcopy(shared._defaults)
         try:
             counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
         except ValueError as error:
             raise InputError(f"prompt {prompt.id!r}: {', '.join(prompt.images)}: {error}") from None
+        finally:
+            shared._defaults = defaults  # Transformers writes our options into those of all processors
         return num_text - len(sizes) + sum(counts["num_image_tokens"])
 
     # Tokens
@@ -227,7 +235,11 @@ class LMM:
 
     @cached_property
     def end_token_id(self) -> int:
-        """Token that the chat template puts behind an assistant's turn; responses end with it."""
+        """Token that the chat template puts behind an assistant's turn; responses end with it.
+
+        Raises:
+            InputError: What stands there is text, which a response may contain.
+        """
         marker = "MARKER"
         messages = [
             {"role": "user", "content": [{"type": "text", "text": "-"}]},
@@ -235,7 +247,14 @@ class LMM:
         ]
         text = self.processor.apply_chat_template(messages, tokenize=False)
         tail = self.tokenizer.encode(text.rpartition(marker)[2].strip(), add_special_tokens=False)
-        return tail[0] if tail else self.tokenizer.eos_token_id
+        if not tail:
+            return self.tokenizer.eos_token_id
+        if tail[0] not in self.tokenizer.added_tokens_decoder:
+            raise InputError(
+                f"{self.path}: the chat template ends a turn with the text {self.tokenizer.decode(tail)!r}; "
+                "give the token in an adapter of your own (LMM.end_token_id, docs/new_lmm.md)"
+            )
+        return tail[0]
 
     @cached_property
     def banned_token_ids(self) -> tuple[int, ...]:

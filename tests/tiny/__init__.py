@@ -1,10 +1,16 @@
 """Tiny random models of true architectures, with the embedded LMM's vocabulary; one file a family."""
 
 from tests.tiny.internvl import build_internvl
+from tests.tiny.internvl2 import build_internvl2
 from tests.tiny.minicpmv import build_minicpmv
 from tests.tiny.qwen2_5_vl import build_qwen
 
-__all__ = ["BUILDERS", "build_internvl", "build_minicpmv", "build_qwen"]
+__all__ = ["BUILDERS", "build_internvl", "build_internvl2", "build_minicpmv", "build_qwen"]
 
-BUILDERS = {"internvl": build_internvl, "minicpmv": build_minicpmv, "qwen2_5_vl": build_qwen}
+BUILDERS = {
+    "internvl": build_internvl,
+    "internvl2": build_internvl2,
+    "minicpmv": build_minicpmv,
+    "qwen2_5_vl": build_qwen,
+}
 """Functions that write a tiny model folder, by `model_type`."""
