@@ -20,27 +20,17 @@ OTHER_VERSIONS = {
 """Why a checkpoint with the same `model_type` is not this architecture."""
 
 
-def version_of(config: Mapping[str, Any]) -> str:
-    """Return the version that a published `config.json` states or, in its first revisions, implies.
-
-    >>> version_of({"version": 2.6}), version_of({"query_num": 96}), version_of({"hidden_size": 2304})
-    ('2.6', '2.5', '2.0')
-    """
-    stated = config.get("version")
-    if stated is not None:
-        return str(stated)
-    return "2.0" if config.get("hidden_size") == 2304 else VERSION
-
-
 def refusal(config: Mapping[str, Any]) -> str | None:
     """Say why a `config.json` is not that of MiniCPM-Llama3-V-2.5; None if it is.
+
+    The first published revisions state no version; only 2.0 has a width of 2,304.
 
     >>> refusal({"model_type": "minicpmo", "version": "2.6"})
     'model_type is minicpmo, another architecture than MiniCPM-Llama3-V-2.5'
     """
     if (model_type := config.get("model_type")) != "minicpmv":
         return f"model_type is {model_type}, another architecture than MiniCPM-Llama3-V-{VERSION}"
-    version = version_of(config)
+    version = str(config.get("version") or ("2.0" if config.get("hidden_size") == 2304 else VERSION))
     if version != VERSION:
         reason = OTHER_VERSIONS.get(version, "an unknown version")
         return f"MiniCPM-V {version} is not ported ({reason}); only MiniCPM-Llama3-V-{VERSION} is"
@@ -100,11 +90,5 @@ class MiniCPMVConfig(LlamaConfig):
             given = {key: value for key, value in (self.vision_config or {}).items() if key != "model_type"}
             self.vision_config = Idefics2VisionConfig(**(sizes | given))
         super().__post_init__(**kwargs)
-        stated = {
-            "model_type": self.model_type,
-            "version": self.version,
-            "hidden_size": self.hidden_size,
-            "drop_vision_last_layer": self.drop_vision_last_layer,
-        }
-        if reason := refusal(stated):
+        if reason := refusal(self.to_dict()):
             raise ValueError(reason)

@@ -52,16 +52,15 @@ def convert_minicpmv(source: Path, out: Path) -> Path:
     Raises:
         InputError: The source is something else, lacks files, or its weights are not those of the model.
     """
-    try:
-        stated = json.loads((source / "config.json").read_text())
-    except FileNotFoundError:
-        raise InputError(f"{source}: no config.json; give a local copy of MiniCPM-Llama3-V-2.5") from None
+    for name in ("config.json", "tokenizer.json"):
+        if not (source / name).is_file():
+            raise InputError(f"{source}: no {name}; give a local copy of openbmb/MiniCPM-Llama3-V-2_5")
+    stated = json.loads((source / "config.json").read_text())
     if reason := refusal(stated):
         raise InputError(f"{source}: {reason}")
     shards = sorted(source.glob("*.safetensors"))
     tokenizer = published_tokenizer(source)
-    changed = {"image_token_id": tokenizer.unk_token_id, "auto_map": {}}
-    config = MiniCPMVConfig.from_dict(stated | changed)
+    config = MiniCPMVConfig.from_dict(stated | {"image_token_id": tokenizer.unk_token_id, "auto_map": {}})
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     check_weights(shards, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, source)
@@ -86,10 +85,9 @@ def published_tokenizer(source: Path) -> PreTrainedTokenizerFast:
     It adds no token of its own: the chat template has the first one, and vLLM would add a second.
 
     Raises:
-        InputError: There is no `tokenizer.json`, or a token is missing in it.
+        InputError: A token is missing.
     """
-    if not (file := source / "tokenizer.json").is_file():
-        raise InputError(f"{source}: no tokenizer.json; give a local copy of MiniCPM-Llama3-V-2.5")
+    file = source / "tokenizer.json"
     backend = Tokenizer.from_file(str(file))
     names = {END_OF_TURN, *SPECIAL_TOKENS.values(), *IMAGE_TOKENS.values()}
     if missing := sorted(name for name in names if backend.token_to_id(name) is None):
@@ -124,9 +122,8 @@ def check_weights(shards: Sequence[Path], expected: dict[str, tuple[int, ...]], 
 
 def _image_processor(source: Path, config: MiniCPMVConfig) -> MiniCPMVImageProcessor:
     """Return the image processor with the published limit of slices."""
-    slicing = getattr(config, "slice_config", None) or {}
     file = source / "preprocessor_config.json"
     stated = json.loads(file.read_text()) if file.is_file() else {}
     known = ("max_slice_nums", "scale_resolution", "patch_size")
-    options = {key: value for key, value in (slicing | stated).items() if key in known}
+    options = {key: value for key, value in stated.items() if key in known}
     return MiniCPMVImageProcessor(image_feature_size=config.query_num, **options)

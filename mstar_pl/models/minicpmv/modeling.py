@@ -67,13 +67,13 @@ class Resampler(nn.Module):
     def __init__(self, config: MiniCPMVConfig) -> None:
         super().__init__()
         width, vision = config.hidden_size, config.vision_config.hidden_size
-        self.query = nn.Parameter(torch.zeros(config.query_num, width))
+        self.query = nn.Parameter(config.initializer_range * torch.randn(config.query_num, width))
         self.kv_proj = nn.Linear(vision, width, bias=False)
         self.attn = nn.MultiheadAttention(width, width // HEAD_SIZE, batch_first=True)
         self.ln_q = nn.LayerNorm(width, eps=1e-6)
         self.ln_kv = nn.LayerNorm(width, eps=1e-6)
         self.ln_post = nn.LayerNorm(width, eps=1e-6)
-        self.proj = nn.Parameter(torch.zeros(width, width))
+        self.proj = nn.Parameter(config.initializer_range * torch.randn(width, width))
 
     def forward(self, vision_SLC: Tensor, sizes_S2: Tensor) -> Tensor:
         """Return features of shape (slices, queries, channels).
@@ -139,13 +139,6 @@ class MiniCPMV(PreTrainedModel, GenerationMixin):
         self.resampler = Resampler(config)
         self.llm = LlamaForCausalLM(config)
         self.post_init()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, Resampler):
-            for parameter in (module.query, module.proj):
-                nn.init.normal_(parameter, 0.0, self.config.initializer_range)
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """Return the vision tower."""

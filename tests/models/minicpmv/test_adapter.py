@@ -114,6 +114,9 @@ def test_faulty_weights_and_tokenizers_are_refused(published, tmp_path):
     (published / "tokenizer.json").write_text(text.replace("</slice>", "</slices>"))
     with pytest.raises(InputError, match="no token </slice>"):
         convert_minicpmv(published, tmp_path / "out")
+    (published / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="no tokenizer.json; give a local copy"):
+        convert_minicpmv(published, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
