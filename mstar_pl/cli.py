@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, auto_cli
 
 from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
-from mstar_pl.commands.convert import internvl2
+from mstar_pl.commands.convert import internvl2, minicpmv
 from mstar_pl.commands.data import check, hide, minivista, split, steps
 from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.export import dataset, model
@@ -66,6 +66,7 @@ data and evaluation:
   export     models, data sets:    mstar-pl export model --source runs/mstar/policy --out my-policy
                                    mstar-pl export dataset --splits.train runs/label/train.jsonl --out steps …
   convert    published models:     mstar-pl convert internvl2 --source InternVL2-2B --out models/InternVL2-2B
+                                   mstar-pl convert minicpmv --source DOWNLOAD --out models/MiniCPM-V-2_5
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
 mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
@@ -155,6 +156,7 @@ COMMANDS: dict[str, Any] = {
     "convert": {
         "_help": "Write published models in the architectures that train and sample here.",
         "internvl2": internvl2,
+        "minicpmv": minicpmv,
     },
 }
 

@@ -15,3 +15,15 @@ def internvl2(source: Path, out: Path) -> None:
     from mstar_pl.models.internvl2.conversion import convert_internvl2
 
     print(f"wrote {convert_internvl2(source, out)}")
+
+
+def minicpmv(source: Path, out: Path) -> None:
+    """Write the published MiniCPM-Llama3-V-2.5 as a folder that trains and samples without its code.
+
+    Args:
+        source: The published folder, a download of openbmb/MiniCPM-Llama3-V-2_5.
+        out: New folder.
+    """
+    from mstar_pl.models.minicpmv.conversion import convert_minicpmv
+
+    print(f"wrote {convert_minicpmv(source, out)}")

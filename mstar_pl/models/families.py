@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoImageProcessor
 
 from mstar_pl.models.lmm import LMM
+from mstar_pl.models.minicpmv.adapter import MiniCPMV
 from mstar_pl.models.phi3_v.adapter import Phi3V
 from mstar_pl.types import InputError
 
@@ -57,7 +58,7 @@ class Qwen2_5_VL(LMM):
         cast(Any, body).rope_deltas = None
 
 
-FAMILIES: tuple[type[LMM], ...] = (InternVL, Qwen2_5_VL, Phi3V)
+FAMILIES: tuple[type[LMM], ...] = (InternVL, Qwen2_5_VL, MiniCPMV, Phi3V)
 
 
 def adapter_for(path: str, **options: Any) -> LMM:

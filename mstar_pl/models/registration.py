@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mstar_pl.models import phi3_v
+from mstar_pl.models import minicpmv, phi3_v
 
 
 def register() -> None:
@@ -11,4 +11,5 @@ def register() -> None:
     `import mstar_pl.models` calls it, and so does each process of vLLM: it is an entry point of the group
     `vllm.general_plugins`.
     """
+    minicpmv.register()
     phi3_v.register()
