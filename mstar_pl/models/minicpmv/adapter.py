@@ -29,6 +29,7 @@ class MiniCPMV(LMM):
     """
 
     model_types = ("minicpmv",)
+    ported = True
     engine_args = MappingProxyType({"trust_remote_code": True})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -115,7 +115,7 @@ def test_faulty_weights_and_tokenizers_are_refused(published, tmp_path):
     with pytest.raises(InputError, match="no token </slice>"):
         convert_minicpmv(published, tmp_path / "out")
     (published / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="no tokenizer.json; give a local copy"):
+    with pytest.raises(InputError, match=r"no tokenizer\.json; give a local copy"):
         convert_minicpmv(published, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
