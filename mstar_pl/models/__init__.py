@@ -2,9 +2,9 @@
 
 from mstar_pl.models.families import InternVL, Qwen2_5_VL, adapter_for
 from mstar_pl.models.lmm import GROUPS, LMM, Group
-from mstar_pl.models.lora import LoRA
+from mstar_pl.models.lora import GroupLoRA, LoRA
 from mstar_pl.models.registration import register
 
-__all__ = ["GROUPS", "LMM", "Group", "InternVL", "LoRA", "Qwen2_5_VL", "adapter_for", "register"]
+__all__ = ["GROUPS", "LMM", "Group", "GroupLoRA", "InternVL", "LoRA", "Qwen2_5_VL", "adapter_for", "register"]
 
 register()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,36 +14,115 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mstar_pl.models.lmm import LMM
+from mstar_pl.models.lmm import LMM, Group
+from mstar_pl.types import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLoRA:
+    """Low-rank updates of one parameter group; what is None is as `LoRA` says.
+
+    Attributes:
+        rank: Rank of the updates.
+        alpha: Scale; an update is multiplied by `alpha / rank`.
+        targets: Names, or name endings, of linear layers of the group; None takes those of
+            `LMM.lora_targets`.
+    """
+
+    rank: int | None = None
+    alpha: int | None = None
+    targets: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoRA:
-    """Train low-rank updates of the language model instead of all its weights.
+    """Train low-rank updates instead of all weights: of the language model, or group by group.
+
+    `groups: {language: {}, vision: {rank: 8}, projector: full}` trains updates of two groups, and all weights
+    of the projector, which has few. A group that is not named is frozen.
 
     Attributes:
         rank: Rank of the updates.
         alpha: Scale; an update is multiplied by `alpha / rank`.
         dropout: Dropout in front of the updates.
-        targets: Names (or name endings) of the layers; None takes those that the adapter proposes.
-        seed: Seed of their initial values.
+        targets: Layers of the language model, where `groups` is None; see `GroupLoRA`.
+        groups: What is trained of `language`, `projector` and `vision`: updates, or `full` for all weights.
+            None trains updates of the language model.
+        quantize: `nf4` holds the layers that have updates in 4 bits (QLoRA, arXiv 2305.14314); needs the
+            extra `qlora`. Engines and exports get whole weights.
+        seed: Seed of the updates' initial values.
+
+    Raises:
+        InputError: The settings contradict each other.
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     targets: list[str] | None = None
+    groups: dict[Group, GroupLoRA | Literal["full"]] | None = None
+    quantize: Literal["nf4"] | None = None
     seed: int = 0
 
-    def apply(self, lmm: LMM, model: PreTrainedModel) -> PeftModel:
-        """Wrap a model; only the updates are trained."""
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        if self.groups is not None and self.targets is not None:
+            raise InputError(
+                "model.lora.targets names layers of the language model alone; beside groups, write "
+                "groups: {language: {targets: [...]}}"
+            )
+        if not self.updates:
+            raise InputError(
+                "model.lora.groups gives no group low-rank updates; name one, e.g. language: {}, or leave "
+                "model.lora out and use model.freeze"
+            )
+
+    @property
+    def trained(self) -> dict[Group, GroupLoRA | Literal["full"]]:
+        """The groups that are trained, and how."""
+        return {"language": GroupLoRA(targets=self.targets)} if self.groups is None else self.groups
+
+    @property
+    def updates(self) -> dict[Group, GroupLoRA]:
+        """The groups that have updates, with their settings."""
+        return {
+            group: GroupLoRA(rank=how.rank or self.rank, alpha=how.alpha or self.alpha, targets=how.targets)
+            for group, how in self.trained.items()
+            if how != "full"
+        }
+
+    def apply(self, lmm: LMM, model: PreTrainedModel, device: str | torch.device = "cpu") -> PeftModel:
+        """Wrap a model; only the updates and the groups trained in full are trained.
+
+        Args:
+            lmm: Adapter of the model.
+            model: The model.
+            device: Where layers go that are put into 4 bits.
+
+        Raises:
+            InputError: A target is no layer of its group, or 4 bits cannot be had.
+        """
+        layers = {group: self._layers(lmm, model, group) for group in self.updates}
+        full = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if self.trained.get(lmm.group(model, name)) == "full" and lmm.is_used(name)
+        ]
+        if self.quantize:
+            _quantize(lmm, model, [name for names in layers.values() for name in names], device)
+        # One pattern a group: its layers, however they are called.
+        patterns = {group: "|".join(map(re.escape, names)) for group, names in layers.items()}
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=self.targets or lmm.lora_targets(model),
+            target_modules=[name for names in layers.values() for name in names],
+            rank_pattern={patterns[group]: own.rank for group, own in self.updates.items()},
+            alpha_pattern={patterns[group]: own.alpha for group, own in self.updates.items()},
         )
         tuned = get_peft_model(model, config)
+        for parameter in full:
+            parameter.requires_grad_(True)
         self.restart(tuned)
         return tuned
 
@@ -53,25 +134,79 @@ class LoRA:
                 if isinstance(layer, LoraLayer):
                     layer.reset_lora_parameters("default", init_lora_weights=True)
 
+    def _layers(self, lmm: LMM, model: PreTrainedModel, group: Group) -> list[str]:
+        possible, targets = lmm.lora_targets(model, group), self.updates[group].targets
+        if targets is None:
+            return possible
+        for target in targets:
+            if not any(f".{name}".endswith(f".{target}") for name in possible):
+                raise InputError(
+                    f"model.lora: the {group} group of {lmm.path} has no linear layer {target!r}; it has "
+                    + ", ".join(sorted({name.rpartition(".")[2] for name in possible}))
+                )
+        return [name for name in possible if f".{name}".endswith(tuple(f".{target}" for target in targets))]
+
+
+def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return the model of Transformers, its layers wrapped where they have updates."""
+    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+
 
 @contextmanager
-def merged_weights(model: PreTrainedModel | PeftModel) -> Iterator[dict[str, Tensor]]:
+def merged_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, Tensor]]:
     """Give the state dict with low-rank updates merged in, under the names of the model without them.
 
-    The model is unchanged afterwards, bit for bit: the plain weights are put back, not computed back.
+    The model is not changed: an update is added when its weight is read.
     """
-    if not isinstance(model, PeftModel):
-        yield model.state_dict()
-        return
-    kept = {
-        name: tensor.detach().clone() for name, tensor in model.state_dict().items() if ".base_layer." in name
-    }
-    model.merge_adapter()
-    try:
-        state = model.get_base_model().state_dict()
-        yield {
-            name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if "lora_" not in name
+    with torch.no_grad():
+        yield _Merged(plain_model(model)) if isinstance(model, PeftModel) else model.state_dict()
+
+
+class _Merged(Mapping[str, Tensor]):
+    """Weights of a model whose layers are wrapped, under the names that they have without."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._plain = {
+            name.replace(".base_layer.", "."): tensor
+            for name, tensor in model.state_dict().items()
+            if ".lora_" not in name
         }
-    finally:
-        model.unmerge_adapter()
-        model.load_state_dict(kept, strict=False)
+        self._updated = {
+            f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a weight, its update added."""
+        layer = self._updated.get(name)
+        if layer is None:
+            return self._plain[name]
+        weight = self._plain[name] if name in self._plain else layer.get_base_layer().dequantized()
+        return (weight + layer.get_delta_weight("default")).to(weight.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names; weights in 4 bits are in no state dict."""
+        return iter(self._plain | self._updated)
+
+    def __len__(self) -> int:
+        """Return the number of weights."""
+        return len(self._plain | self._updated)
+
+
+def _quantize(lmm: LMM, model: PreTrainedModel, names: list[str], device: str | torch.device) -> None:
+    """Put layers into 4 bits.
+
+    Raises:
+        InputError: bitsandbytes is not installed, or the weights are not read.
+    """
+    if lmm.weightless:
+        raise InputError(
+            "model.lora.quantize: 4 bits are not reckoned in a plan; without it the plan says what the run "
+            "takes at most"
+        )
+    try:
+        from mstar_pl.models.quantized import quantize
+    except ImportError:
+        raise InputError(
+            "model.lora.quantize needs bitsandbytes; install mstar_pl[qlora], or leave quantize out"
+        ) from None
+    quantize(model, names, device)

@@ -18,7 +18,7 @@ from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
 from mstar_pl.models.gathered import Gathered
-from mstar_pl.models.lora import merged_weights
+from mstar_pl.models.lora import merged_weights, plain_model
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
@@ -37,12 +37,14 @@ class PolicyModule(LMMModule):
         lr_scheduler: Learning-rate schedule, stepped once an optimizer step. Give explicit horizons, e.g.
             `torch.optim.lr_scheduler.LinearLR` with `total_iters` for a warm-up that then stays constant.
         freeze: Parameter groups that are not trained: `vision`, `projector`, `language`.
-        lora: Train low-rank updates of the language model; None trains all parameters that are not frozen.
+        lora: Train low-rank updates; None trains all parameters that are not frozen.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         sampling: How `test` and `predict` generate.
+        learning_rates: Learning rates of parameter groups that differ from the optimizer's, e.g.
+            `{vision: 1.0e-6, projector: 1.0e-5}`; a schedule scales each.
 
     Raises:
-        InputError: `lora` and `freeze` contradict each other.
+        InputError: `lora`, `freeze` and `learning_rates` contradict each other.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class PolicyModule(LMMModule):
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
         sampling: SamplingConfig | None = None,
+        learning_rates: dict[Group, float] | None = None,
     ) -> None:
-        super().__init__(lmm, optimizer, lr_scheduler, freeze, lora, gradient_checkpointing)
+        super().__init__(lmm, optimizer, lr_scheduler, freeze, lora, gradient_checkpointing, learning_rates)
         self.sampling = sampling or SamplingConfig()
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()
@@ -127,13 +130,15 @@ class PolicyModule(LMMModule):
             yield Gathered(weights)
 
     def restart_policy(self) -> None:
-        """Put the initial weights back: those of the model folder, or fresh low-rank updates."""
+        """Put the initial weights back: those of the model folder, and fresh low-rank updates."""
         if isinstance(self.model, PeftModel):
             assert self.lora is not None
             self.lora.restart(self.model)
-        else:
-            options = StateDictOptions(full_state_dict=True)
-            set_model_state_dict(self.model, self.lmm.load_model().state_dict(), options=options)
+        if self.lora is None or "full" in self.lora.trained.values():
+            model, initial = plain_model(self.model), self.lmm.load_model().state_dict()
+            trained = {name for name, one in model.named_parameters() if one.requires_grad} & initial.keys()
+            options = StateDictOptions(full_state_dict=True, strict=False)
+            set_model_state_dict(model, {name: initial[name] for name in trained}, options=options)
 
     def answer(self, prompts: list[Prompt]) -> list[RolloutGroup]:
         """Answer prompts with the weights as they are, in this process."""
