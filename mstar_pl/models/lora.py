@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,29 +160,55 @@ def merged_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, 
     The model is not changed: an update is added when its weight is read.
     """
     with torch.no_grad():
-        yield _Merged(plain_model(model)) if isinstance(model, PeftModel) else model.state_dict()
+        yield _Weights(model, merged=True) if isinstance(model, PeftModel) else model.state_dict()
 
 
-class _Merged(Mapping[str, Tensor]):
-    """Weights of a model whose layers are wrapped, under the names that they have without."""
+@contextmanager
+def separate_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, Tensor]]:
+    """Give low-rank updates first, `alpha / rank` times, then the weights below them.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    The two factors of the update of a layer are called `LAYER.lora_A.weight` and `LAYER.lora_B.weight`.
+    """
+    with torch.no_grad():
+        factors = {
+            f"{name}.lora_{kind}.weight": weight
+            for name, layer in plain_model(model).named_modules()
+            if isinstance(layer, LoraLayer)
+            for kind, weight in (
+                ("A", layer.lora_A["default"].weight),
+                ("B", layer.lora_B["default"].weight * layer.scaling["default"]),
+            )
+        }
+        yield ChainMap(cast(dict[str, Tensor], _Weights(model, merged=False)), factors)
+
+
+class _Weights(Mapping[str, Tensor]):
+    """Weights of a model whose layers may be wrapped, under the names that they have without.
+
+    Args:
+        model: The model.
+        merged: Whether an update is added to its weight.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, merged: bool) -> None:
+        self._merged = merged
+        plain = plain_model(model)
         self._plain = {
             name.replace(".base_layer.", "."): tensor
-            for name, tensor in model.state_dict().items()
+            for name, tensor in plain.state_dict().items()
             if ".lora_" not in name
         }
         self._updated = {
-            f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)
+            f"{name}.weight": layer for name, layer in plain.named_modules() if isinstance(layer, LoraLayer)
         }
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a weight, its update added."""
+        """Return a weight."""
         layer = self._updated.get(name)
         if layer is None:
             return self._plain[name]
         weight = self._plain[name] if name in self._plain else layer.get_base_layer().dequantized()
-        return (weight + layer.get_delta_weight("default")).to(weight.dtype)
+        return (weight + layer.get_delta_weight("default")).to(weight.dtype) if self._merged else weight
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names; weights in 4 bits are in no state dict."""

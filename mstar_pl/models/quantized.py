@@ -27,6 +27,8 @@ class QuantizedLinear(Linear4bit):
         super().__init__(*size, layer.bias is not None, compute_dtype=dtype, quant_type="nf4", device="meta")
         self.weight = Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
         self.bias = layer.bias
+        # In evaluation, and then for good, it would pack weights for a CPU kernel that rounds otherwise.
+        self.support_avx512bf16_for_cpu = False
 
     def dequantized(self) -> Tensor:
         """Return the weight as the layer uses it, in the dtype it was loaded in."""

@@ -18,11 +18,11 @@ from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
 from mstar_pl.models.gathered import Gathered
-from mstar_pl.models.lora import merged_weights, plain_model
+from mstar_pl.models.lora import merged_weights, plain_model, separate_weights
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
+from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
 
 
 class PolicyModule(LMMModule):
@@ -120,13 +120,24 @@ class PolicyModule(LMMModule):
         ]
 
     @contextmanager
-    def policy_weights(self) -> Iterator[Mapping[str, Tensor]]:
+    def policy_weights(self, separate: bool = False) -> Iterator[Mapping[str, Tensor]]:
         """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in.
 
         Where they are spread over processes, all of these must read them together, in the same order; one
         weight at a time is put together.
+
+        Args:
+            separate: Give the updates first, apart from the weights, which the engine then keeps.
+
+        Raises:
+            InputError: Apart, but other weights change, too.
         """
-        with merged_weights(self.model) as weights:
+        if separate and (self.lora is None or set(self.lora.trained) != {"language"}):
+            raise InputError(
+                "the engine's lora_rank keeps all weights but updates of the language model (it would ignore "
+                "those of a vision tower); leave lora_rank out, or train only these (model.lora)"
+            )
+        with (separate_weights if separate else merged_weights)(self.model) as weights:
             yield Gathered(weights)
 
     def restart_policy(self) -> None:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
+from transformers import AutoConfig
 
 # In this process, unless an engine is given one of its own.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from vllm import LLM, RequestOutput, SamplingParams
+from vllm import LLM, ModelRegistry, RequestOutput, SamplingParams
+from vllm.lora.request import LoRARequest
+from vllm.model_executor.models.interfaces import supports_lora
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
@@ -59,10 +67,13 @@ class VLLMEngine(RolloutEngine):
         image_cache_gib: Host memory for preprocessed images, in GiB (vLLM's own default is 4).
         own_process: Run the engine in a process of its own.
         tensor_parallel_size: Devices that share each weight of the engine.
+        lora_rank: Take low-rank updates of the language model, up to this rank (8, 16, 32, 64, 128, 256, 320
+            or 512), beside weights that come once; asleep, the engine keeps these in host memory. None takes
+            all weights each time, updates merged in, which works for every model.
 
     Raises:
-        InputError: The training processes cannot form groups of `tensor_parallel_size`, or the model has
-            fewer positions than `max_model_len`.
+        InputError: The training processes cannot form groups of `tensor_parallel_size`, the model has
+            fewer positions than `max_model_len`, or vLLM has no low-rank updates for it.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class VLLMEngine(RolloutEngine):
         image_cache_gib: float = 0.5,
         own_process: bool = False,
         tensor_parallel_size: int = 1,
+        lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] | None = None,
     ) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cpu_kv_cache_gib))
         processes = placement.training_processes()
@@ -88,6 +100,13 @@ class VLLMEngine(RolloutEngine):
         self.max_model_len = context_of(lmm, max_model_len)
         self.max_images = max_images
         self._version: int | None = None
+        self.lora_rank = lora_rank
+        self.takes_updates = lora_rank is not None
+        self._has_base = False
+        self._updates: LoRARequest | None = None
+        if lora_rank is not None:
+            _check_lora(lmm)
+            self._updates_folder = TemporaryDirectory(prefix="updates-")
         launched = processes.num > 1 and not own_process
         # A former engine shuts down when it is collected, and would take the groups of this one with it. vLLM
         # has kept it from the collector (`gc.freeze`).
@@ -117,6 +136,7 @@ class VLLMEngine(RolloutEngine):
                 tensor_parallel_size=tensor_parallel_size,
                 # Ranks and devices as the training processes have them.
                 distributed_executor_backend="external_launcher" if launched else None,
+                **({"enable_lora": True, "max_lora_rank": lora_rank} if lora_rank else {}),
                 **options,
             )
         if own_process:
@@ -130,6 +150,21 @@ class VLLMEngine(RolloutEngine):
             EngineError: The engine's process died.
         """
         self._version = None
+        updates, weights = _updates_first(weights)
+        if not (updates and self._has_base):
+            self._has_base = False
+            self._load_weights(weights)
+            self._has_base = bool(updates)
+        self._load_updates(updates)
+        with self._failures():
+            if self._sleeps:
+                self._llm.wake_up(tags=["kv_cache"])
+            self._llm.reset_prefix_cache()
+            self._llm.llm_engine.reset_mm_cache()
+            self._llm.llm_engine.reset_encoder_cache()
+        self._version = version
+
+    def _load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         named = _once(self.lmm.engine_weights(weights))
         self._call("begin_weights")
         if self.own_process:
@@ -144,13 +179,26 @@ class VLLMEngine(RolloutEngine):
                 + "; ".join(problems[:4])
                 + f" ({len(problems)} problems); see LMM.engine_weights of the adapter"
             )
+
+    def _load_updates(self, updates: Mapping[str, Tensor]) -> None:
+        """Replace the low-rank updates by others, or by none."""
+        number = self._updates.lora_int_id + 1 if self._updates else 1
+        self._updates = None
+        if not updates:
+            return
+        rank = max(len(factor) for name, factor in updates.items() if ".lora_A." in name)
+        if self.lora_rank is None or rank > self.lora_rank:
+            raise InputError(f"model.lora has rank {rank}, the engine lora_rank {self.lora_rank}; raise it")
+        # Their scale is in the second factor already.
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": []}
+        folder = Path(self._updates_folder.name)
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        named = {f"base_model.model.{name}": one.cpu().contiguous() for name, one in updates.items()}
+        save_file(named, folder / "adapter_model.safetensors")
+        # A number that was there before would be taken for the same updates.
+        self._updates = LoRARequest("updates", number, str(folder))
         with self._failures():
-            if self._sleeps:
-                self._llm.wake_up(tags=["kv_cache"])
-            self._llm.reset_prefix_cache()
-            self._llm.llm_engine.reset_mm_cache()
-            self._llm.llm_engine.reset_encoder_cache()
-        self._version = version
+            self._llm.llm_engine.add_lora(self._updates)
 
     def submit(self, requests: Sequence[Request], progress: str = "") -> list[RolloutGroup]:
         """Answer requests, the K samples of one together, so that an image is encoded once."""
@@ -170,7 +218,10 @@ class VLLMEngine(RolloutEngine):
         params = [self._params(request, left) for request, (_, left) in zip(requests, tokens, strict=True)]
         with self._failures():
             outputs = self._llm.generate(
-                inputs, params, use_tqdm=partial(tqdm, delay=2) if progress else False
+                inputs,
+                params,
+                use_tqdm=partial(tqdm, delay=2) if progress else False,
+                lora_request=self._updates,
             )
         return [_group(request, output, version) for request, output in zip(requests, outputs, strict=True)]
 
@@ -188,7 +239,7 @@ class VLLMEngine(RolloutEngine):
         self._version = None
         if self._sleeps:
             with self._failures():
-                self._llm.sleep(level=2)
+                self._llm.sleep(level=1 if self.takes_updates else 2)
 
     def wake(self) -> None:
         """Take the memory of the weights back; `load_policy` must follow, and takes that of the KV cache."""
@@ -240,6 +291,30 @@ class VLLMEngine(RolloutEngine):
             stop_token_ids=list(self.lmm.stop_token_ids),
             logit_bias=dict.fromkeys(self.lmm.banned_token_ids, -100.0),
         )
+
+
+def _check_lora(lmm: LMM) -> None:
+    """Refuse a model for which vLLM has no low-rank updates.
+
+    Raises:
+        InputError: It is one.
+    """
+    config = AutoConfig.from_pretrained(lmm.path, local_files_only=True)
+    for name in config.architectures or ():
+        if name in ModelRegistry.models and not supports_lora(ModelRegistry.models[name].load_model_cls()):
+            raise InputError(f"vLLM has no low-rank updates for {name}; leave the engine's lora_rank out")
+
+
+def _updates_first(
+    weights: Iterable[tuple[str, Tensor]],
+) -> tuple[dict[str, Tensor], Iterator[tuple[str, Tensor]]]:
+    """Return the low-rank updates at the beginning, and the weights behind them, not read yet."""
+    named, updates = iter(weights), {}
+    for name, tensor in named:
+        if ".lora_" not in name:
+            return updates, chain([(name, tensor)], named)
+        updates[name] = tensor
+    return updates, named
 
 
 def _once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

@@ -156,3 +156,22 @@ def test_what_is_never_used_is_neither_stepped_nor_awaited(
     for _ in range(2):
         replica(**batch, use_cache=False).loss.backward()
     assert all(one.grad is not None for one in stepped)
+
+
+def test_a_run_in_4_bits_goes_on_from_a_checkpoint_without_the_frozen_weights(
+    internvl_folder, train_file, tmp_path
+):
+    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes (mstar_pl[qlora])")
+    module = {"lora": LoRA(rank=2, quantize="nf4")}
+    policy, trainer = run(internvl_folder, tmp_path / "whole", train_file, module=module)
+    whole = state(policy, trainer)
+    root = tmp_path / "stopped"
+    with pytest.raises(Killed):
+        run(internvl_folder, root, train_file, module=module, callback=StopAfter(every_n_steps=3))
+    saved = torch.load(root / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not [name for name in saved if "q_proj.base_layer.weight" in name]
+    assert any("q_proj.lora_A" in name for name in saved)
+    assert_same(state(*run(internvl_folder, root, train_file, ckpt_path="last", module=module)), whole)
+    policy.restart_policy()
+    with policy.policy_weights() as weights:
+        assert weights.keys() == policy.lmm.load_model().state_dict().keys()
