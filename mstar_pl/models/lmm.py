@@ -272,8 +272,7 @@ class LMM:
             InputError: A group is unknown, or nothing would be trained.
         """
         frozen = set(groups)
-        if unknown := frozen - set(GROUPS):
-            raise InputError(f"unknown parameter group {sorted(unknown)[0]!r}; known are {', '.join(GROUPS)}")
+        check_groups(frozen)
         if frozen == set(GROUPS):
             raise InputError("all parameter groups are frozen; leave one out of 'freeze'")
         for name, parameter in model.named_parameters():
@@ -325,6 +324,16 @@ class LMM:
     def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Yield weights under the names that the engine knows; the same names by default."""
         yield from named
+
+
+def check_groups(names: Iterable[str]) -> None:
+    """Refuse what is no parameter group.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    if unknown := sorted(set(names) - set(GROUPS)):
+        raise InputError(f"unknown parameter group {unknown[0]!r}; known are {', '.join(GROUPS)}")
 
 
 def _prefixes(model: Any) -> tuple[str, str]:

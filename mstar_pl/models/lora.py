@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mstar_pl.models.lmm import LMM, Group
+from mstar_pl.models.lmm import LMM, Group, check_groups
 from mstar_pl.types import InputError
 
 
@@ -40,7 +40,8 @@ class LoRA:
     """Train low-rank updates instead of all weights: of the language model, or group by group.
 
     `groups: {language: {}, vision: {rank: 8}, projector: full}` trains updates of two groups, and all weights
-    of the projector, which has few. A group that is not named is frozen.
+    of the projector, which has few. A group that is not named is frozen. Updates are trained in float32;
+    `full` trains weights in the dtype they are loaded in, and bfloat16 rounds small steps away.
 
     Attributes:
         rank: Rank of the updates.
@@ -67,6 +68,7 @@ class LoRA:
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
+        check_groups(self.groups or ())
         if self.groups is not None and self.targets is not None:
             raise InputError(
                 "model.lora.targets names layers of the language model alone; beside groups, write "
@@ -77,6 +79,8 @@ class LoRA:
                 "model.lora.groups gives no group low-rank updates; name one, e.g. language: {}, or leave "
                 "model.lora out and use model.freeze"
             )
+        if any(own.rank is None or own.rank < 1 for own in self.updates.values()):
+            raise InputError("model.lora: a rank must be at least 1; leave a group out to freeze it")
 
     @property
     def trained(self) -> dict[Group, GroupLoRA | Literal["full"]]:
@@ -87,9 +91,13 @@ class LoRA:
     def updates(self) -> dict[Group, GroupLoRA]:
         """The groups that have updates, with their settings."""
         return {
-            group: GroupLoRA(rank=how.rank or self.rank, alpha=how.alpha or self.alpha, targets=how.targets)
-            for group, how in self.trained.items()
-            if how != "full"
+            group: GroupLoRA(
+                rank=self.rank if own.rank is None else own.rank,
+                alpha=self.alpha if own.alpha is None else own.alpha,
+                targets=own.targets,
+            )
+            for group, own in self.trained.items()
+            if own != "full"
         }
 
     def apply(self, lmm: LMM, model: PreTrainedModel, device: str | torch.device = "cpu") -> PeftModel:

@@ -20,6 +20,7 @@ from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.models import GROUPS, LMM, Group, LoRA
 from mstar_pl.models.gathered import whole
+from mstar_pl.models.lmm import check_groups
 from mstar_pl.models.lora import plain_model
 from mstar_pl.types import InputError
 
@@ -56,6 +57,7 @@ class LMMModule(LightningModule):
         super().__init__()
         if lora is not None and freeze:
             raise InputError("model.lora freezes all weights that it does not name; remove model.freeze")
+        check_groups(learning_rates or ())
         trained = set(GROUPS) - set(freeze or ()) if lora is None else set(lora.trained)
         if idle := sorted(set(learning_rates or ()) - trained):
             raise InputError(

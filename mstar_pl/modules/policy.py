@@ -147,9 +147,10 @@ class PolicyModule(LMMModule):
             self.lora.restart(self.model)
         if self.lora is None or "full" in self.lora.trained.values():
             model, initial = plain_model(self.model), self.lmm.load_model().state_dict()
-            trained = {name for name, one in model.named_parameters() if one.requires_grad} & initial.keys()
-            options = StateDictOptions(full_state_dict=True, strict=False)
-            set_model_state_dict(model, {name: initial[name] for name in trained}, options=options)
+            trained = {name for name, one in model.named_parameters() if one.requires_grad}
+            # Where weights are spread over processes, all of these must come to them in the same order.
+            named = {name: weight for name, weight in initial.items() if name in trained}
+            set_model_state_dict(model, named, options=StateDictOptions(full_state_dict=True, strict=False))
 
     def answer(self, prompts: list[Prompt]) -> list[RolloutGroup]:
         """Answer prompts with the weights as they are, in this process."""

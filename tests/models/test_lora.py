@@ -120,6 +120,8 @@ def test_a_group_without_linear_layers_is_refused(internvl_folder):
         ({"targets": ["q_proj"], "groups": {"language": GroupLoRA()}}, r"groups: \{language: \{targets"),
         ({"groups": {"projector": "full"}}, r"no group low-rank updates.*model\.freeze"),
         ({"groups": {}}, "no group low-rank updates"),
+        ({"groups": {"speech": GroupLoRA()}}, "unknown parameter group 'speech'; known are vision"),
+        ({"groups": {"vision": GroupLoRA(rank=0)}}, "rank must be at least 1"),
     ],
 )
 def test_contradictions_are_refused(options, message):

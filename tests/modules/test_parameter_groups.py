@@ -75,12 +75,15 @@ def test_updates_move_beside_a_projector_trained_in_full(internvl_folder, train_
 
 def test_resumed_run_of_groups_equals_the_uninterrupted_one(internvl_folder, train_file, tmp_path):
     module = {"lora": MIXED, "learning_rates": {"projector": 1e-2, "vision": 3e-3}}
-    whole = state(*run(internvl_folder, tmp_path / "whole", train_file, module=module))
+
+    def fit(name, **options):
+        return run(internvl_folder, tmp_path / name, train_file, module=module, max_epochs=1, **options)
+
+    whole = state(*fit("whole"))
     assert len({*whole[3]}) == 3, "a rate for each group"
-    root = tmp_path / "stopped"
     with pytest.raises(Killed):
-        run(internvl_folder, root, train_file, module=module, callback=StopAfter(every_n_steps=3))
-    assert_same(state(*run(internvl_folder, root, train_file, ckpt_path="last", module=module)), whole)
+        fit("stopped", callback=StopAfter(every_n_steps=3))
+    assert_same(state(*fit("stopped", ckpt_path="last")), whole)
 
 
 @pytest.mark.parametrize("module", [{}, {"lora": MIXED}, {"freeze": ["vision"]}])
@@ -97,6 +100,7 @@ def test_a_restart_brings_back_the_initial_weights(internvl_folder, train_file, 
     [
         ({"learning_rates": {"vision": 1e-6}, "freeze": ["vision"]}, "vision is not trained"),
         ({"learning_rates": {"projector": 1e-6}, "lora": LoRA()}, "projector is not trained"),
+        ({"learning_rates": {"speech": 1e-6}}, "unknown parameter group 'speech'"),
         ({"lora": MIXED, "freeze": ["vision"]}, r"remove model\.freeze"),
     ],
 )
@@ -114,6 +118,26 @@ def test_groups_are_planned(internvl_folder, examples):
     footprint = dry_run(module, batch, precision="32-true")
     trained = sum(one.nbytes for one in module.parameters() if one.requires_grad)
     assert footprint.left()["optimizer"] == pytest.approx(2 * trained, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["token", "head"])
+def test_a_read_out_of_its_own_leaves_the_vocabulary_untrained(qwen_folder, kind):
+    lmm = adapter_for(qwen_folder)
+    judge = ProcessRewardModule(lmm, read_out=kind, learning_rates={"language": 1e-5})
+    judge.trainer = Trainer(accelerator="cpu", barebones=True)
+    judge.configure_model()
+    assert judge.model.lm_head.weight.requires_grad == (kind == "token")
+    groups = {group["name"]: group for group in judge.configure_optimizers().param_groups}
+    assert groups.keys() == {"projector", "language"}
+    assert {*judge.read_out.parameters()} <= {*groups["language"]["params"]}
+
+
+def test_a_vocabulary_that_is_the_input_embedding_too_is_trained(internvl_folder):
+    judge = ProcessRewardModule(adapter_for(internvl_folder), read_out="head")
+    judge.trainer = Trainer(accelerator="cpu", barebones=True)
+    judge.configure_model()
+    assert judge.model.lm_head.weight is judge.model.get_input_embeddings().weight
+    assert judge.model.lm_head.weight.requires_grad
 
 
 class WithUnusedPart(InternVL):
