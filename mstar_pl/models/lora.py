@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -172,59 +171,57 @@ def merged_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, 
 
 
 @contextmanager
-def separate_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, Tensor]]:
+def separate_weights(model: PeftModel) -> Iterator[Mapping[str, Tensor]]:
     """Give low-rank updates first, `alpha / rank` times, then the weights below them.
 
     The two factors of the update of a layer are called `LAYER.lora_A.weight` and `LAYER.lora_B.weight`.
     """
     with torch.no_grad():
-        factors = {
-            f"{name}.lora_{kind}.weight": weight
-            for name, layer in plain_model(model).named_modules()
-            if isinstance(layer, LoraLayer)
-            for kind, weight in (
-                ("A", layer.lora_A["default"].weight),
-                ("B", layer.lora_B["default"].weight * layer.scaling["default"]),
-            )
-        }
-        yield ChainMap(cast(dict[str, Tensor], _Weights(model, merged=False)), factors)
+        yield _Weights(model, merged=False)
 
 
 class _Weights(Mapping[str, Tensor]):
-    """Weights of a model whose layers may be wrapped, under the names that they have without.
+    """Weights of a model with low-rank updates, under the names that they have without.
 
     Args:
         model: The model.
-        merged: Whether an update is added to its weight.
+        merged: Whether an update is added to its weight; else its factors come first.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, merged: bool) -> None:
+    def __init__(self, model: PeftModel, merged: bool) -> None:
         self._merged = merged
         plain = plain_model(model)
+        layers: dict[str, Any] = {
+            name: layer for name, layer in plain.named_modules() if isinstance(layer, LoraLayer)
+        }
+        self._factors: dict[str, Tensor] = {}
+        for name, layer in () if merged else layers.items():
+            self._factors[f"{name}.lora_A.weight"] = layer.lora_A["default"].weight
+            self._factors[f"{name}.lora_B.weight"] = layer.lora_B["default"].weight * layer.scaling["default"]
         self._plain = {
             name.replace(".base_layer.", "."): tensor
             for name, tensor in plain.state_dict().items()
             if ".lora_" not in name
         }
-        self._updated = {
-            f"{name}.weight": layer for name, layer in plain.named_modules() if isinstance(layer, LoraLayer)
-        }
+        self._updated = {f"{name}.weight": layer for name, layer in layers.items()}
+        # Weights in 4 bits are in no state dict.
+        self._names = list(self._factors | self._plain | self._updated)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a weight."""
+        """Return a weight, or a factor."""
         layer = self._updated.get(name)
         if layer is None:
-            return self._plain[name]
+            return self._factors[name] if name in self._factors else self._plain[name]
         weight = self._plain[name] if name in self._plain else layer.get_base_layer().dequantized()
         return (weight + layer.get_delta_weight("default")).to(weight.dtype) if self._merged else weight
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names; weights in 4 bits are in no state dict."""
-        return iter(self._plain | self._updated)
+        """Yield the names."""
+        return iter(self._names)
 
     def __len__(self) -> int:
-        """Return the number of weights."""
-        return len(self._plain | self._updated)
+        """Return the number of weights and factors."""
+        return len(self._names)
 
 
 def _quantize(lmm: LMM, model: PreTrainedModel, names: list[str], device: str | torch.device) -> None:

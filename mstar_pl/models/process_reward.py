@@ -207,7 +207,7 @@ class ProcessRewardModel:
 
 def _body(model: PreTrainedModel | PeftModel) -> nn.Module:
     """Return the model without its language-model head."""
-    return cast(nn.Module, plain_model(model).base_model)
+    return plain_model(model).base_model
 
 
 def _single(lmm: LMM, text: str) -> int:

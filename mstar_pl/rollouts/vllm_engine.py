@@ -113,6 +113,8 @@ class VLLMEngine(RolloutEngine):
         gc.unfreeze()
         gc.collect()
         options: dict[str, Any] = dict(lmm.engine_args)
+        if lora_rank is not None:
+            options |= {"enable_lora": True, "max_lora_rank": lora_rank}
         processor_options = {**options.pop("mm_processor_kwargs", {}), **lmm.processor_options}
         with placement.starting(own_process, processes):
             self._llm = LLM(
@@ -136,7 +138,6 @@ class VLLMEngine(RolloutEngine):
                 tensor_parallel_size=tensor_parallel_size,
                 # Ranks and devices as the training processes have them.
                 distributed_executor_backend="external_launcher" if launched else None,
-                **({"enable_lora": True, "max_lora_rank": lora_rank} if lora_rank else {}),
                 **options,
             )
         if own_process:
@@ -309,7 +310,8 @@ def _updates_first(
     weights: Iterable[tuple[str, Tensor]],
 ) -> tuple[dict[str, Tensor], Iterator[tuple[str, Tensor]]]:
     """Return the low-rank updates at the beginning, and the weights behind them, not read yet."""
-    named, updates = iter(weights), {}
+    named = iter(weights)
+    updates: dict[str, Tensor] = {}
     for name, tensor in named:
         if ".lora_" not in name:
             return updates, chain([(name, tensor)], named)
