@@ -300,10 +300,7 @@ class LMM:
             and self.is_used(f"{name}.weight")
         ]
         if not found:
-            raise InputError(
-                f"model.lora: the {group} group of {self.path} has no linear layer for low-rank updates; "
-                f"train all of its weights ({group}: full), or leave it out"
-            )
+            raise InputError(f"model.lora: the {group} of {self.path} has no linear layer; set {group}: full")
         return found
 
     def shard_blocks(self, model: nn.Module) -> list[tuple[Group, nn.Module]]:

@@ -69,16 +69,10 @@ class LoRA:
         """Refuse contradictions."""
         check_groups(self.groups or ())
         if self.groups is not None and self.targets is not None:
-            raise InputError(
-                "model.lora.targets names layers of the language model alone; beside groups, write "
-                "groups: {language: {targets: [...]}}"
-            )
+            raise InputError("model.lora: beside groups, write targets into them: language: {targets: [...]}")
         if not self.updates:
-            raise InputError(
-                "model.lora.groups gives no group low-rank updates; name one, e.g. language: {}, or leave "
-                "model.lora out and use model.freeze"
-            )
-        if any(own.rank is None or own.rank < 1 for own in self.updates.values()):
+            raise InputError("model.lora.groups gives no group low-rank updates; name one, e.g. language: {}")
+        if min(self.rank, *(own.rank or self.rank for own in self.updates.values())) < 1:
             raise InputError("model.lora: a rank must be at least 1; leave a group out to freeze it")
 
     @property
@@ -88,16 +82,8 @@ class LoRA:
 
     @property
     def updates(self) -> dict[Group, GroupLoRA]:
-        """The groups that have updates, with their settings."""
-        return {
-            group: GroupLoRA(
-                rank=self.rank if own.rank is None else own.rank,
-                alpha=self.alpha if own.alpha is None else own.alpha,
-                targets=own.targets,
-            )
-            for group, own in self.trained.items()
-            if own != "full"
-        }
+        """The groups that have updates, and what is their own."""
+        return {group: own for group, own in self.trained.items() if isinstance(own, GroupLoRA)}
 
     def apply(self, lmm: LMM, model: PreTrainedModel, device: str | torch.device = "cpu") -> PeftModel:
         """Wrap a model; only the updates and the groups trained in full are trained.
@@ -111,22 +97,23 @@ class LoRA:
             InputError: A target is no layer of its group, or 4 bits cannot be had.
         """
         layers = {group: self._layers(lmm, model, group) for group in self.updates}
+        names = [name for found in layers.values() for name in found]
         full = [
             parameter
             for name, parameter in model.named_parameters()
             if self.trained.get(lmm.group(model, name)) == "full" and lmm.is_used(name)
         ]
         if self.quantize:
-            _quantize(lmm, model, [name for names in layers.values() for name in names], device)
+            _quantize(lmm, model, names, device)
         # One pattern a group: its layers, however they are called.
-        patterns = {group: "|".join(map(re.escape, names)) for group, names in layers.items()}
+        own = [("|".join(map(re.escape, layers[group])), one) for group, one in self.updates.items()]
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=[name for names in layers.values() for name in names],
-            rank_pattern={patterns[group]: own.rank for group, own in self.updates.items()},
-            alpha_pattern={patterns[group]: own.alpha for group, own in self.updates.items()},
+            target_modules=names,
+            rank_pattern={pattern: one.rank for pattern, one in own if one.rank is not None},
+            alpha_pattern={pattern: one.alpha for pattern, one in own if one.alpha is not None},
         )
         tuned = get_peft_model(model, config)
         for parameter in full:
@@ -143,16 +130,15 @@ class LoRA:
                     layer.reset_lora_parameters("default", init_lora_weights=True)
 
     def _layers(self, lmm: LMM, model: PreTrainedModel, group: Group) -> list[str]:
+        """Return the layers of a group that its targets name, or all that can have updates."""
         possible, targets = lmm.lora_targets(model, group), self.updates[group].targets
         if targets is None:
             return possible
-        for target in targets:
-            if not any(f".{name}".endswith(f".{target}") for name in possible):
-                raise InputError(
-                    f"model.lora: the {group} group of {lmm.path} has no linear layer {target!r}; it has "
-                    + ", ".join(sorted({name.rpartition(".")[2] for name in possible}))
-                )
-        return [name for name in possible if f".{name}".endswith(tuple(f".{target}" for target in targets))]
+        chosen = {one: [name for name in possible if f".{name}".endswith(f".{one}")] for one in targets}
+        if missing := [target for target, names in chosen.items() if not names]:
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in possible}))
+            raise InputError(f"model.lora: {group} has no linear layer {missing[0]!r}; it has {known}")
+        return [name for name in possible if any(name in names for names in chosen.values())]
 
 
 def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -171,7 +157,7 @@ def merged_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, 
 
 
 @contextmanager
-def separate_weights(model: PeftModel) -> Iterator[Mapping[str, Tensor]]:
+def separate_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, Tensor]]:
     """Give low-rank updates first, `alpha / rank` times, then the weights below them.
 
     The two factors of the update of a layer are called `LAYER.lora_A.weight` and `LAYER.lora_B.weight`.
@@ -188,40 +174,35 @@ class _Weights(Mapping[str, Tensor]):
         merged: Whether an update is added to its weight; else its factors come first.
     """
 
-    def __init__(self, model: PeftModel, merged: bool) -> None:
-        self._merged = merged
-        plain = plain_model(model)
-        layers: dict[str, Any] = {
-            name: layer for name, layer in plain.named_modules() if isinstance(layer, LoraLayer)
-        }
-        self._factors: dict[str, Tensor] = {}
-        for name, layer in () if merged else layers.items():
-            self._factors[f"{name}.lora_A.weight"] = layer.lora_A["default"].weight
-            self._factors[f"{name}.lora_B.weight"] = layer.lora_B["default"].weight * layer.scaling["default"]
-        self._plain = {
-            name.replace(".base_layer.", "."): tensor
-            for name, tensor in plain.state_dict().items()
-            if ".lora_" not in name
-        }
-        self._updated = {f"{name}.weight": layer for name, layer in layers.items()}
-        # Weights in 4 bits are in no state dict.
-        self._names = list(self._factors | self._plain | self._updated)
+    def __init__(self, model: PreTrainedModel | PeftModel, merged: bool) -> None:
+        self._merged, self._plain = merged, dict[str, Tensor]()
+        self._updated: dict[str, Any] = {}
+        for name, layer in plain_model(model).named_modules():
+            if isinstance(layer, LoraLayer):
+                self._updated[f"{name}.weight"] = layer
+                if not merged:
+                    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+                    self._plain[f"{name}.lora_A.weight"] = down
+                    self._plain[f"{name}.lora_B.weight"] = up * layer.scaling["default"]
+        for name, tensor in plain_model(model).state_dict().items():
+            if ".lora_" not in name:
+                self._plain[name.replace(".base_layer.", ".")] = tensor
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a weight, or a factor."""
         layer = self._updated.get(name)
         if layer is None:
-            return self._factors[name] if name in self._factors else self._plain[name]
+            return self._plain[name]
         weight = self._plain[name] if name in self._plain else layer.get_base_layer().dequantized()
         return (weight + layer.get_delta_weight("default")).to(weight.dtype) if self._merged else weight
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names."""
-        return iter(self._names)
+        """Yield the names; weights in 4 bits are in no state dict."""
+        return iter(self._plain | self._updated)
 
     def __len__(self) -> int:
         """Return the number of weights and factors."""
-        return len(self._names)
+        return len(self._plain | self._updated)
 
 
 def _quantize(lmm: LMM, model: PreTrainedModel, names: list[str], device: str | torch.device) -> None:
@@ -232,13 +213,10 @@ def _quantize(lmm: LMM, model: PreTrainedModel, names: list[str], device: str | 
     """
     if lmm.weightless:
         raise InputError(
-            "model.lora.quantize: 4 bits are not reckoned in a plan; without it the plan says what the run "
-            "takes at most"
+            "model.lora.quantize: 4 bits are not reckoned; without it a plan says the most it takes"
         )
     try:
         from mstar_pl.models.quantized import quantize
     except ImportError:
-        raise InputError(
-            "model.lora.quantize needs bitsandbytes; install mstar_pl[qlora], or leave quantize out"
-        ) from None
+        raise InputError("model.lora.quantize needs bitsandbytes: pip install 'mstar_pl[qlora]'") from None
     quantize(model, names, device)

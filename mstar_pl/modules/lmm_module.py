@@ -61,8 +61,7 @@ class LMMModule(LightningModule):
         trained = set(GROUPS) - set(freeze or ()) if lora is None else set(lora.trained)
         if idle := sorted(set(learning_rates or ()) - trained):
             raise InputError(
-                f"model.learning_rates: {idle[0]} is not trained; leave it out, or train it (model.freeze, "
-                "model.lora.groups)"
+                f"model.learning_rates: {idle[0]} is not trained (freeze, lora.groups); remove it"
             )
         self.lmm = lmm
         self.optimizer = optimizer

@@ -132,17 +132,12 @@ class PolicyModule(LMMModule):
         Raises:
             InputError: Apart, but other weights change, too.
         """
-        if not separate:
-            with merged_weights(self.model) as weights:
-                yield Gathered(weights)
-            return
-        if self.lora is None or set(self.lora.trained) != {"language"}:
+        if separate and (self.lora is None or set(self.lora.trained) != {"language"}):
             raise InputError(
                 "the engine's lora_rank keeps all weights but updates of the language model (it would ignore "
                 "those of a vision tower); leave lora_rank out, or train only these (model.lora)"
             )
-        assert isinstance(self.model, PeftModel)
-        with separate_weights(self.model) as weights:
+        with (separate_weights if separate else merged_weights)(self.model) as weights:
             yield Gathered(weights)
 
     def restart_policy(self) -> None:
