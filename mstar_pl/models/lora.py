@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mstar_pl.models.lmm import LMM, Group, check_groups
@@ -72,7 +72,8 @@ class LoRA:
             raise InputError("model.lora: beside groups, write targets into them: language: {targets: [...]}")
         if not self.updates:
             raise InputError("model.lora.groups gives no group low-rank updates; name one, e.g. language: {}")
-        if min(self.rank, *(own.rank or self.rank for own in self.updates.values())) < 1:
+        ranks = [self.rank, *(own.rank for own in self.updates.values() if own.rank is not None)]
+        if min(ranks) < 1:
             raise InputError("model.lora: a rank must be at least 1; leave a group out to freeze it")
 
     @property
@@ -125,9 +126,8 @@ class LoRA:
         """Set the updates to their initial values, which depend on `seed` alone and change nothing yet."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            for layer in model.modules():
-                if isinstance(layer, LoraLayer):
-                    layer.reset_lora_parameters("default", init_lora_weights=True)
+            for layer in _updated_layers(model).values():
+                layer.reset_lora_parameters("default", init_lora_weights=True)
 
     def _layers(self, lmm: LMM, model: PreTrainedModel, group: Group) -> list[str]:
         """Return the layers of a group that its targets name, or all that can have updates."""
@@ -153,55 +153,52 @@ def merged_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, 
     The model is not changed: an update is added when its weight is read.
     """
     with torch.no_grad():
-        yield _Weights(model, merged=True) if isinstance(model, PeftModel) else model.state_dict()
+        yield _Merged(plain_model(model)) if isinstance(model, PeftModel) else model.state_dict()
 
 
-@contextmanager
-def separate_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, Tensor]]:
-    """Give low-rank updates first, `alpha / rank` times, then the weights below them.
+@torch.no_grad()
+def low_rank_updates(model: PreTrainedModel | PeftModel) -> dict[str, Tensor]:
+    """Return the two factors of each layer's update, `LAYER.lora_A.weight` and `LAYER.lora_B.weight`.
 
-    The two factors of the update of a layer are called `LAYER.lora_A.weight` and `LAYER.lora_B.weight`.
+    The second one is scaled by `alpha / rank`.
     """
-    with torch.no_grad():
-        yield _Weights(model, merged=False)
+    found: dict[str, Tensor] = {}
+    for name, layer in _updated_layers(plain_model(model)).items():
+        found[f"{name}.lora_A.weight"] = layer.lora_A["default"].weight
+        found[f"{name}.lora_B.weight"] = layer.lora_B["default"].weight * layer.scaling["default"]
+    return found
 
 
-class _Weights(Mapping[str, Tensor]):
-    """Weights of a model with low-rank updates, under the names that they have without.
+def _updated_layers(model: nn.Module) -> dict[str, Any]:
+    """Return the layers that have updates, by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
 
-    Args:
-        model: The model.
-        merged: Whether an update is added to its weight; else its factors come first.
-    """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, merged: bool) -> None:
-        self._merged, self._plain = merged, dict[str, Tensor]()
-        self._updated: dict[str, Any] = {}
-        for name, layer in plain_model(model).named_modules():
-            if isinstance(layer, LoraLayer):
-                self._updated[f"{name}.weight"] = layer
-                if not merged:
-                    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-                    self._plain[f"{name}.lora_A.weight"] = down
-                    self._plain[f"{name}.lora_B.weight"] = up * layer.scaling["default"]
-        for name, tensor in plain_model(model).state_dict().items():
-            if ".lora_" not in name:
-                self._plain[name.replace(".base_layer.", ".")] = tensor
+class _Merged(Mapping[str, Tensor]):
+    """Weights of a model with low-rank updates, under the names that they have without."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        layers = model.named_modules()
+        self._updated: dict[str, Any] = {
+            f"{n}.weight": one for n, one in layers if isinstance(one, LoraLayer)
+        }
+        state = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
+        self._plain = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a weight, or a factor."""
+        """Return a weight, its update added."""
         layer = self._updated.get(name)
         if layer is None:
             return self._plain[name]
         weight = self._plain[name] if name in self._plain else layer.get_base_layer().dequantized()
-        return (weight + layer.get_delta_weight("default")).to(weight.dtype) if self._merged else weight
+        return (weight + layer.get_delta_weight("default")).to(weight.dtype)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names; weights in 4 bits are in no state dict."""
         return iter(self._plain | self._updated)
 
     def __len__(self) -> int:
-        """Return the number of weights and factors."""
+        """Return the number of weights."""
         return len(self._plain | self._updated)
 
 

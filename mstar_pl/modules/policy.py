@@ -18,7 +18,7 @@ from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
 from mstar_pl.models.gathered import Gathered
-from mstar_pl.models.lora import merged_weights, plain_model, separate_weights
+from mstar_pl.models.lora import low_rank_updates, merged_weights, plain_model
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
@@ -120,25 +120,28 @@ class PolicyModule(LMMModule):
         ]
 
     @contextmanager
-    def policy_weights(self, separate: bool = False) -> Iterator[Mapping[str, Tensor]]:
+    def policy_weights(self, updates: bool = False) -> Iterator[Mapping[str, Tensor]]:
         """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in.
 
         Where they are spread over processes, all of these must read them together, in the same order; one
         weight at a time is put together.
 
         Args:
-            separate: Give the updates first, apart from the weights, which the engine then keeps.
+            updates: Give low-rank updates alone, for an engine that has the weights below.
 
         Raises:
-            InputError: Apart, but other weights change, too.
+            InputError: Other weights than those of updates are not as in the model folder.
         """
-        if separate and (self.lora is None or set(self.lora.trained) != {"language"}):
+        if not updates:
+            with merged_weights(self.model) as weights:
+                yield Gathered(weights)
+            return
+        if self.lora is None or set(self.lora.trained) != {"language"} or self.lora.quantize:
             raise InputError(
-                "the engine's lora_rank keeps all weights but updates of the language model (it would ignore "
-                "those of a vision tower); leave lora_rank out, or train only these (model.lora)"
+                "the engine's lora_rank takes updates of the language model alone (vLLM ignores those of a "
+                "vision tower), over weights as in the folder, not in 4 bits; leave lora_rank out"
             )
-        with (separate_weights if separate else merged_weights)(self.model) as weights:
-            yield Gathered(weights)
+        yield Gathered(low_rank_updates(self.model))
 
     def restart_policy(self) -> None:
         """Put the initial weights back: those of the model folder, and fresh low-rank updates."""

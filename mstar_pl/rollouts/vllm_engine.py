@@ -8,10 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from PIL.Image import Image
@@ -67,9 +66,9 @@ class VLLMEngine(RolloutEngine):
         image_cache_gib: Host memory for preprocessed images, in GiB (vLLM's own default is 4).
         own_process: Run the engine in a process of its own.
         tensor_parallel_size: Devices that share each weight of the engine.
-        lora_rank: Take low-rank updates of the language model, up to this rank (8, 16, 32, 64, 128, 256, 320
-            or 512), beside weights that come once; asleep, the engine keeps these in host memory. None takes
-            all weights each time, updates merged in, which works for every model.
+        lora_rank: Take low-rank updates of the language model alone, up to this rank (8, 16, 32, 64, 128,
+            256, 320 or 512); asleep, the engine keeps the weights below, those of the folder, in host memory.
+            None takes all weights each time, updates merged in, which works for every model.
 
     Raises:
         InputError: The training processes cannot form groups of `tensor_parallel_size`, the model has
@@ -102,7 +101,6 @@ class VLLMEngine(RolloutEngine):
         self._version: int | None = None
         self.lora_rank = lora_rank
         self.takes_updates = lora_rank is not None
-        self._has_base = False
         self._updates: LoRARequest | None = None
         if lora_rank is not None:
             _check_lora(lmm)
@@ -151,12 +149,10 @@ class VLLMEngine(RolloutEngine):
             EngineError: The engine's process died.
         """
         self._version = None
-        updates, weights = _updates_first(weights)
-        if not (updates and self._has_base):
-            self._has_base = False
+        if self.takes_updates:
+            self._load_updates(dict(weights))
+        else:
             self._load_weights(weights)
-            self._has_base = bool(updates)
-        self._load_updates(updates)
         with self._failures():
             if self._sleeps:
                 self._llm.wake_up(tags=["kv_cache"])
@@ -182,14 +178,12 @@ class VLLMEngine(RolloutEngine):
             )
 
     def _load_updates(self, updates: Mapping[str, Tensor]) -> None:
-        """Replace the low-rank updates by others, or by none."""
-        number = self._updates.lora_int_id + 1 if self._updates else 1
-        self._updates = None
-        if not updates:
-            return
+        """Replace the low-rank updates by others; before the first ones come the weights below."""
         rank = max(len(factor) for name, factor in updates.items() if ".lora_A." in name)
-        if self.lora_rank is None or rank > self.lora_rank:
+        if rank > cast(int, self.lora_rank):
             raise InputError(f"model.lora has rank {rank}, the engine lora_rank {self.lora_rank}; raise it")
+        if self._updates is None:  # as the adapter reads them: vLLM cannot read every family's folder
+            self._load_weights(self.lmm.load_model().state_dict().items())
         # Their scale is in the second factor already.
         config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": []}
         folder = Path(self._updates_folder.name)
@@ -197,6 +191,7 @@ class VLLMEngine(RolloutEngine):
         named = {f"base_model.model.{name}": one.cpu().contiguous() for name, one in updates.items()}
         save_file(named, folder / "adapter_model.safetensors")
         # A number that was there before would be taken for the same updates.
+        number = self._updates.lora_int_id + 1 if self._updates else 1
         self._updates = LoRARequest("updates", number, str(folder))
         with self._failures():
             self._llm.llm_engine.add_lora(self._updates)
@@ -304,19 +299,6 @@ def _check_lora(lmm: LMM) -> None:
     for name in config.architectures or ():
         if name in ModelRegistry.models and not supports_lora(ModelRegistry.models[name].load_model_cls()):
             raise InputError(f"vLLM has no low-rank updates for {name}; leave the engine's lora_rank out")
-
-
-def _updates_first(
-    weights: Iterable[tuple[str, Tensor]],
-) -> tuple[dict[str, Tensor], Iterator[tuple[str, Tensor]]]:
-    """Return the low-rank updates at the beginning, and the weights behind them, not read yet."""
-    named = iter(weights)
-    updates: dict[str, Tensor] = {}
-    for name, tensor in named:
-        if ".lora_" not in name:
-            return updates, chain([(name, tensor)], named)
-        updates[name] = tensor
-    return updates, named
 
 
 def _once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
