@@ -69,10 +69,15 @@ def test_updates_beside_the_weights_answer_as_merged_ones(internvl_folder, promp
 
 
 @pytest.mark.parametrize(
-    "groups", [None, {"vision": GroupLoRA()}, {"language": GroupLoRA(), "projector": "full"}]
+    "lora",
+    [
+        None,
+        LoRA(groups={"vision": GroupLoRA()}),
+        LoRA(groups={"language": GroupLoRA(), "projector": "full"}),
+        LoRA(quantize="nf4"),
+    ],
 )
-def test_what_the_engine_would_ignore_is_refused(internvl_folder, groups):
-    lora = LoRA(groups=groups) if groups else None
+def test_what_the_engine_would_not_have_is_refused(internvl_folder, lora):
     policy = PolicyModule(adapter_for(internvl_folder), lora=lora)
     with pytest.raises(InputError, match="leave lora_rank out"), policy.policy_weights(True):
         pass
