@@ -111,12 +111,19 @@ def main(args: Sequence[str] | None = None) -> int:
     except ArgumentError as error:
         return _fail(_one_line(str(error)))
     except Exception as error:
-        if isinstance(error.__cause__, InputError):  # of a constructor, in the parser's words
-            return _fail(str(error.__cause__))
+        if (refusal := _refusal(error)) is not None:
+            return _fail(str(refusal))
         if (advice := _advice(error)) is None:
             raise
         return _fail(f"{_one_line(str(error))}; {advice}")
     return 0
+
+
+def _refusal(error: BaseException | None) -> InputError | None:
+    """Return what a constructor refused, which the parser puts in words of its own, at each level."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
 
 
 def _advice(error: Exception) -> str | None:

@@ -10,23 +10,30 @@ from safetensors.torch import save_file
 from mstar_pl.callbacks import ResumeCheckpoint
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.loops import FSDP2Strategy, SelfEvolvingTrainer
-from mstar_pl.models import LoRA, adapter_for
+from mstar_pl.models import GroupLoRA, LoRA, adapter_for
 from mstar_pl.modules import PolicyModule
 
 LORA = {"lora": LoRA(rank=2)}
+GROUPS = {
+    "lora": LoRA(rank=2, groups={"language": GroupLoRA(), "vision": GroupLoRA(rank=3), "projector": "full"}),
+    "learning_rates": {"vision": 0.02, "projector": 0.1},
+}
 CHECKPOINTING = {"gradient_checkpointing": True}
 FROZEN = {"freeze": ["vision"]}
 CASES = {
     "ddp": ({"strategy": "ddp"}, {}),
     "ddp, bf16-mixed": ({"strategy": "ddp", "precision": "bf16-mixed"}, {}),
     "ddp, LoRA, checkpointing": ({"strategy": "ddp"}, LORA | CHECKPOINTING),
+    "ddp, groups": ({"strategy": "ddp"}, GROUPS),
     "fsdp2": ({"strategy": "fsdp2"}, {}),
     "fsdp2, bf16-mixed": ({"strategy": "fsdp2", "precision": "bf16-mixed"}, {}),
     "fsdp2, frozen tower, checkpointing": ({"strategy": "fsdp2"}, FROZEN | CHECKPOINTING),
     "fsdp2, LoRA": ({"strategy": "fsdp2"}, LORA),
+    "fsdp2, groups": ({"strategy": "fsdp2"}, GROUPS),
     "fsdp2, checkpoint in a file": ({"save_distributed_checkpoint": False}, {}),
     "fsdp2, tower kept whole": ({"keep_whole": ["vision"]}, {}),
 }
+RESUMED = ("fsdp2", "fsdp2, checkpoint in a file", "fsdp2, groups")
 
 
 def optimizer(params):
@@ -70,7 +77,7 @@ def main():
         if trainer.is_global_zero:
             save_file(weights, Path(out) / f"{case}.safetensors", {"val/loss": str(loss)})
     # From the checkpoints of the last epoch there is nothing left to train.
-    for case in ("fsdp2", "fsdp2, checkpoint in a file"):
+    for case in RESUMED:
         _, again = train(folder, rows, Path(out), case, 2, ckpt_path="last")
         if trainer.is_global_zero:
             save_file(again, Path(out) / f"{case}, resumed.safetensors")

@@ -11,7 +11,7 @@ from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.models import adapter_for
 from mstar_pl.types import Example, Prompt
 from tests.processes import run
-from tests.strategies import CASES, train
+from tests.strategies import CASES, RESUMED, train
 
 pytestmark = [pytest.mark.engine, pytest.mark.processes]
 
@@ -52,7 +52,7 @@ def test_two_processes_train_what_one_does(internvl_folder, rows, both, tmp_path
     assert max((found[name] - initial[name]).abs().max() for name in initial) > 20 * tolerance
 
 
-@pytest.mark.parametrize("case", ["fsdp2", "fsdp2, checkpoint in a file"])
+@pytest.mark.parametrize("case", RESUMED)
 def test_a_checkpoint_gives_the_weights_back(both, case):
     first, again = (load_file(both / f"{case}{end}.safetensors") for end in ("", ", resumed"))
     assert all(torch.equal(again[name], weight) for name, weight in first.items())

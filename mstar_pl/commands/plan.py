@@ -21,6 +21,7 @@ from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.largest import largest_batch
 from mstar_pl.evaluation.table import markdown
 from mstar_pl.models import adapter_for
+from mstar_pl.models.lora import plain_model
 from mstar_pl.modules import LMMModule
 from mstar_pl.modules.dry_run import Footprint, Kind, dry_run
 from mstar_pl.rollouts.engine import context_of
@@ -208,7 +209,7 @@ def _worst(recipe: Recipe, machine: Machine, evolution: Namespace | None) -> tup
 def _weights(module: LMMModule, num_shards: int) -> dict[str, int]:
     """Return the bytes of weights and buffers by group, trained and frozen."""
     found: Counter[str] = Counter()
-    inner: Any = module.model.get_base_model() if isinstance(module.model, PeftModel) else module.model
+    inner = plain_model(module.model)
     for name, weight in inner.named_parameters():
         state = "trained" if weight.requires_grad else "frozen"
         found[f"weights: {module.lmm.group(inner, name)}, {state}"] += weight.nbytes
@@ -281,15 +282,11 @@ def _add_generation(
 
 def _sync(module: LMMModule, machine: Machine) -> dict[str, int]:
     """Return what handing the weights over takes in passing."""
-    named = dict(module.model.named_parameters())
-    if isinstance(module.model, PeftModel):
-        return {
-            "plain weights kept (LoRA)": sum(
-                one.nbytes for name, one in named.items() if ".base_layer." in name
-            )
-        }
-    largest = max(one.nbytes for one in named.values())
-    return {"a weight put together": largest} if machine.shards and machine.num > 1 else {}
+    updates = isinstance(module.model, PeftModel)
+    if not updates and not (machine.shards and machine.num > 1):
+        return {}
+    largest = max(one.nbytes for one in module.model.parameters())
+    return {"a weight put together": largest}
 
 
 def _judge(reward: Namespace | None, model: nn.Module) -> dict[str, int]:

@@ -26,8 +26,8 @@ class Policy(Protocol):
     lmm: LMM
     model: PreTrainedModel | PeftModel
 
-    def policy_weights(self) -> AbstractContextManager[Mapping[str, Tensor]]:
-        """Give the weights as a checkpoint of the model folder has them."""
+    def policy_weights(self, updates: bool = False) -> AbstractContextManager[Mapping[str, Tensor]]:
+        """Give the weights as a checkpoint of the model folder has them, or low-rank updates alone."""
 
     def restart_policy(self) -> None:
         """Put the initial weights back."""

@@ -306,7 +306,7 @@ class GenerationLoop(StatefulLoop):
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad()  # else the last step's gradients would keep their memory
             engine.wake()
-            with self.policy.policy_weights() as weights:
+            with self.policy.policy_weights(engine.takes_updates) as weights:
                 engine.load_policy(weights.items(), version=step)
             self._synced_step = step
         if not self._probed:

@@ -2,7 +2,7 @@
 
 from mstar_pl.models.families import InternVL, Qwen2_5_VL, adapter_for
 from mstar_pl.models.lmm import GROUPS, LMM, Group
-from mstar_pl.models.lora import LoRA
+from mstar_pl.models.lora import GroupLoRA, LoRA
 from mstar_pl.models.minicpmv.adapter import MiniCPMV
 from mstar_pl.models.phi3_v.adapter import Phi3V
 from mstar_pl.models.registration import register
@@ -11,6 +11,7 @@ __all__ = [
     "GROUPS",
     "LMM",
     "Group",
+    "GroupLoRA",
     "InternVL",
     "LoRA",
     "MiniCPMV",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
 
 from huggingface_hub import ModelCardData
 from peft import PeftModel
@@ -17,7 +16,7 @@ from mstar_pl.data.format import STEP_SEPARATOR
 from mstar_pl.models.families import ADAPTER_FILE
 from mstar_pl.models.gathered import Gathered
 from mstar_pl.models.lmm import LMM
-from mstar_pl.models.lora import merged_weights
+from mstar_pl.models.lora import merged_weights, plain_model
 from mstar_pl.models.process_reward import HEAD_FILE, StepReadOut
 
 _HEADER = """# {title}
@@ -139,7 +138,7 @@ def _export(
     read_out: StepReadOut | None = None,
 ) -> Path:
     """Write all of a model; a half-written export is never taken for a whole one."""
-    plain = cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+    plain = plain_model(model)
     with merged_weights(model) as weights:
         state = {name: weight.cpu() for name, weight in Gathered(weights).items() if writes}
         if not writes:

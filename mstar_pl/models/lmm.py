@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -304,21 +305,36 @@ class LMM:
             InputError: A group is unknown, or nothing would be trained.
         """
         frozen = set(groups)
-        if unknown := frozen - set(GROUPS):
-            raise InputError(f"unknown parameter group {sorted(unknown)[0]!r}; known are {', '.join(GROUPS)}")
+        check_groups(frozen)
         if frozen == set(GROUPS):
             raise InputError("all parameter groups are frozen; leave one out of 'freeze'")
         for name, parameter in model.named_parameters():
-            if self.group(model, name) in frozen or re.search(self.never_used, name):
+            if self.group(model, name) in frozen or not self.is_used(name):
                 parameter.requires_grad_(False)
 
-    def lora_targets(self, model: PreTrainedModel) -> list[str]:
-        """Return the names of the linear layers of the language model that LoRA adapts by default."""
-        _, language = _prefixes(model)
-        pattern = re.compile(r".*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)")
-        return [
-            name for name, _ in model.named_modules() if name.startswith(language) and pattern.fullmatch(name)
+    def is_used(self, name: str) -> bool:
+        """Tell whether a loss reaches a parameter."""
+        return not re.search(self.never_used, name)
+
+    def lora_targets(self, model: PreTrainedModel, group: Group) -> list[str]:
+        """Return the names of the layers of a group that LoRA can adapt: all linear ones but the head.
+
+        Raises:
+            InputError: There are none.
+        """
+        found = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear)
+            # PyTorch's multi-head attention reads its weight and never calls it: an update would be ignored.
+            and not isinstance(module, NonDynamicallyQuantizableLinear)
+            and module is not model.get_output_embeddings()
+            and self.group(model, f"{name}.weight") == group
+            and self.is_used(f"{name}.weight")
         ]
+        if not found:
+            raise InputError(f"model.lora: the {group} of {self.path} has no linear layer; set {group}: full")
+        return found
 
     def shard_blocks(self, model: nn.Module) -> list[tuple[Group, nn.Module]]:
         """Return the blocks to shard one by one, with their groups: the layers of both towers."""
@@ -338,6 +354,16 @@ class LMM:
     def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Yield weights under the names that the engine knows; the same names by default."""
         yield from named
+
+
+def check_groups(names: Iterable[str]) -> None:
+    """Refuse what is no parameter group.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    if unknown := sorted(set(names) - set(GROUPS)):
+        raise InputError(f"unknown parameter group {unknown[0]!r}; known are {', '.join(GROUPS)}")
 
 
 def _prefixes(model: Any) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from mstar_pl.data.collate_steps import encode_steps
 from mstar_pl.models.digest import weights_digest
 from mstar_pl.models.families import ADAPTER_FILE, adapter_for
 from mstar_pl.models.lmm import LMM
+from mstar_pl.models.lora import plain_model
 from mstar_pl.types import InputError, Prompt
 
 ReadOutKind = Literal["token", "head"]
@@ -206,8 +207,7 @@ class ProcessRewardModel:
 
 def _body(model: PreTrainedModel | PeftModel) -> nn.Module:
     """Return the model without its language-model head."""
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    return cast(nn.Module, plain.base_model)
+    return plain_model(model).base_model
 
 
 def _single(lmm: LMM, text: str) -> int:

@@ -18,8 +18,10 @@ from transformers import PreTrainedModel
 
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_json
-from mstar_pl.models import LMM, Group, LoRA
+from mstar_pl.models import GROUPS, LMM, Group, LoRA
 from mstar_pl.models.gathered import whole
+from mstar_pl.models.lmm import check_groups
+from mstar_pl.models.lora import plain_model
 from mstar_pl.types import InputError
 
 
@@ -31,11 +33,13 @@ class LMMModule(LightningModule):
         optimizer: Optimizer of the trained parameters.
         lr_scheduler: Learning-rate schedule, stepped once an optimizer step.
         freeze: Parameter groups that are not trained: `vision`, `projector`, `language`.
-        lora: Train low-rank updates of the language model; None trains all parameters that are not frozen.
+        lora: Train low-rank updates; None trains all parameters that are not frozen.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        learning_rates: Learning rates of parameter groups that differ from the optimizer's; a schedule scales
+            each.
 
     Raises:
-        InputError: `lora` and `freeze` contradict each other.
+        InputError: `lora`, `freeze` and `learning_rates` contradict each other.
     """
 
     model: PreTrainedModel | PeftModel
@@ -48,16 +52,24 @@ class LMMModule(LightningModule):
         freeze: list[Group] | None = None,
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
+        learning_rates: dict[Group, float] | None = None,
     ) -> None:
         super().__init__()
         if lora is not None and freeze:
-            raise InputError("model.lora freezes all weights below the updates; remove model.freeze")
+            raise InputError("model.lora freezes all weights that it does not name; remove model.freeze")
+        check_groups(learning_rates or ())
+        trained = set(GROUPS) - set(freeze or ()) if lora is None else set(lora.trained)
+        if idle := sorted(set(learning_rates or ()) - trained):
+            raise InputError(
+                f"model.learning_rates: {idle[0]} is not trained (freeze, lora.groups); remove it"
+            )
         self.lmm = lmm
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.freeze_groups = list(freeze or ())
         self.lora = lora
         self.gradient_checkpointing = gradient_checkpointing
+        self.learning_rates = dict(learning_rates or {})
 
     def configure_model(self) -> None:
         """Load the weights, freeze groups and add low-rank updates; a second call does nothing."""
@@ -73,7 +85,8 @@ class LMMModule(LightningModule):
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         # Transformers loads in evaluation mode, and Lightning restores each module's mode after validation.
-        self.model = (self.lora.apply(self.lmm, model) if self.lora else model).train()
+        device = self.trainer.strategy.root_device
+        self.model = (self.lora.apply(self.lmm, model, device) if self.lora else model).train()
         if self.device_mesh is not None:
             self._shard(self.device_mesh)
 
@@ -83,6 +96,8 @@ class LMMModule(LightningModule):
             raise InputError(
                 "test and predict need whole weights in each process; use strategy ddp, or mstar-pl evaluate"
             )
+        if self.lora is not None and self.lora.quantize:
+            raise InputError("weights in 4 bits cannot be spread over processes; use strategy ddp")
         if mesh["tensor_parallel"].size() > 1:
             raise InputError("tensor parallelism is not supported in training; set tensor_parallel_size: 1")
         kept = getattr(self.trainer.strategy, "keep_whole", ())
@@ -92,11 +107,25 @@ class LMMModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule over the parameters that are trained."""
-        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        optimizer = self.optimizer(self._trained())
         if self.lr_scheduler is None:
             return optimizer
         scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _trained(self) -> list[Any]:
+        """Return the trained parameters, by group where one has a learning rate of its own."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not self.learning_rates:
+            return trained
+        model = plain_model(self.model)
+        groups = {parameter: self.lmm.group(model, name) for name, parameter in model.named_parameters()}
+        found: dict[str, dict[str, Any]] = {}
+        for parameter in trained:
+            group = groups.get(parameter, "language")  # the read-out of a process reward model sits on it
+            own = {"lr": self.learning_rates[group]} if group in self.learning_rates else {}
+            found.setdefault(group, {"name": group, "params": [], **own})["params"].append(parameter)
+        return list(found.values())
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop at a loss that is not finite, before it reaches the weights.

@@ -18,11 +18,11 @@ from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
 from mstar_pl.models.gathered import Gathered
-from mstar_pl.models.lora import merged_weights
+from mstar_pl.models.lora import low_rank_updates, merged_weights, plain_model
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
+from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
 
 
 class PolicyModule(LMMModule):
@@ -37,12 +37,14 @@ class PolicyModule(LMMModule):
         lr_scheduler: Learning-rate schedule, stepped once an optimizer step. Give explicit horizons, e.g.
             `torch.optim.lr_scheduler.LinearLR` with `total_iters` for a warm-up that then stays constant.
         freeze: Parameter groups that are not trained: `vision`, `projector`, `language`.
-        lora: Train low-rank updates of the language model; None trains all parameters that are not frozen.
+        lora: Train low-rank updates; None trains all parameters that are not frozen.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         sampling: How `test` and `predict` generate.
+        learning_rates: Learning rates of parameter groups that differ from the optimizer's, e.g.
+            `{vision: 1.0e-6, projector: 1.0e-5}`; a schedule scales each.
 
     Raises:
-        InputError: `lora` and `freeze` contradict each other.
+        InputError: `lora`, `freeze` and `learning_rates` contradict each other.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class PolicyModule(LMMModule):
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
         sampling: SamplingConfig | None = None,
+        learning_rates: dict[Group, float] | None = None,
     ) -> None:
-        super().__init__(lmm, optimizer, lr_scheduler, freeze, lora, gradient_checkpointing)
+        super().__init__(lmm, optimizer, lr_scheduler, freeze, lora, gradient_checkpointing, learning_rates)
         self.sampling = sampling or SamplingConfig()
         self.val_loss = MeanMetric()
         self.val_accuracy = MeanMetric()
@@ -141,23 +144,40 @@ class PolicyModule(LMMModule):
         ]
 
     @contextmanager
-    def policy_weights(self) -> Iterator[Mapping[str, Tensor]]:
+    def policy_weights(self, updates: bool = False) -> Iterator[Mapping[str, Tensor]]:
         """Give the weights as a checkpoint of the model folder has them, low-rank updates merged in.
 
         Where they are spread over processes, all of these must read them together, in the same order; one
         weight at a time is put together.
+
+        Args:
+            updates: Give low-rank updates alone, for an engine that has the weights below.
+
+        Raises:
+            InputError: Other weights than those of updates are not as in the model folder.
         """
-        with merged_weights(self.model) as weights:
-            yield Gathered(weights)
+        if not updates:
+            with merged_weights(self.model) as weights:
+                yield Gathered(weights)
+            return
+        if self.lora is None or set(self.lora.trained) != {"language"} or self.lora.quantize:
+            raise InputError(
+                "the engine's lora_rank takes updates of the language model alone (vLLM ignores those of a "
+                "vision tower), over weights as in the folder, not in 4 bits; leave lora_rank out"
+            )
+        yield Gathered(low_rank_updates(self.model))
 
     def restart_policy(self) -> None:
-        """Put the initial weights back: those of the model folder, or fresh low-rank updates."""
+        """Put the initial weights back: those of the model folder, and fresh low-rank updates."""
         if isinstance(self.model, PeftModel):
             assert self.lora is not None
             self.lora.restart(self.model)
-        else:
-            options = StateDictOptions(full_state_dict=True)
-            set_model_state_dict(self.model, self.lmm.load_model().state_dict(), options=options)
+        if self.lora is None or "full" in self.lora.trained.values():
+            model, initial = plain_model(self.model), self.lmm.load_model().state_dict()
+            trained = {name for name, one in model.named_parameters() if one.requires_grad}
+            # Where weights are spread over processes, all of these must come to them in the same order.
+            named = {name: weight for name, weight in initial.items() if name in trained}
+            set_model_state_dict(model, named, options=StateDictOptions(full_state_dict=True, strict=False))
 
     def answer(self, prompts: list[Prompt]) -> list[RolloutGroup]:
         """Answer prompts with the weights as they are, in this process."""

@@ -39,8 +39,10 @@ class ProcessRewardModule(LMMModule):
         negative: Text of the negative token.
         balance_classes: Weigh labels so that correct and wrong steps of the training set count the same.
         freeze: Parameter groups that are not trained; the default is the vision tower, an empty list none.
-        lora: Train low-rank updates of the language model; `freeze` must then be left out.
+        lora: Train low-rank updates; `freeze` must then be left out.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        learning_rates: Learning rates of parameter groups that differ from the optimizer's; a read-out with a
+            linear layer belongs to `language`.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class ProcessRewardModule(LMMModule):
         freeze: list[Group] | None = None,
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
+        learning_rates: dict[Group, float] | None = None,
     ) -> None:
         frozen: list[Group] = ["vision"] if freeze is None and lora is None else list(freeze or ())
-        super().__init__(lmm, optimizer, lr_scheduler, frozen, lora, gradient_checkpointing)
+        super().__init__(lmm, optimizer, lr_scheduler, frozen, lora, gradient_checkpointing, learning_rates)
         self.read_out_kind: ReadOutKind = read_out
         self.positive = positive
         self.negative = negative
@@ -81,6 +84,9 @@ class ProcessRewardModule(LMMModule):
         if not hasattr(self, "read_out"):
             kind = self.read_out_kind
             self.read_out = StepReadOut(self.lmm, self.model, kind, self.positive, self.negative)
+            words, vocabulary = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+            if self.read_out.head is not None and vocabulary.weight is not words.weight:
+                vocabulary.requires_grad_(False)  # no loss reaches it
 
     def on_fit_start(self) -> None:
         """Weigh the classes by their share of the training set.

@@ -76,8 +76,8 @@ class Subject:
             self.engine.close()
 
     def sync(self, engine: VLLMEngine) -> None:
-        """Give an engine the training model's weights, low-rank updates merged in."""
-        with self.module.policy_weights() as weights:
+        """Give an engine the training model's weights, or, if it takes these, low-rank updates alone."""
+        with self.module.policy_weights(engine.takes_updates) as weights:
             engine.load_policy(weights.items(), version=1)
 
     def compare(self) -> tuple[float, float]:

@@ -62,11 +62,14 @@ class RolloutEngine(ABC):
         gpu_share: Share of the GPU's memory that it takes for itself while awake.
         num_processes: Training processes that hold the engine together: consecutive ones, which make each
             call together, with the same arguments, and get the same answers.
+        takes_updates: Whether `load_policy` gets low-rank updates alone, as `low_rank_updates` of
+            `mstar_pl.models.lora` returns them; the weights below are those of the model folder.
     """
 
     lmm: LMM
     gpu_share: float = 0.0
     num_processes: int = 1
+    takes_updates: bool = False
 
     @abstractmethod
     def load_policy(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any, Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 from tqdm import tqdm
+from transformers import AutoConfig
 
 # In this process, unless an engine is given one of its own.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from vllm import LLM, CompletionOutput, RequestOutput, SamplingParams
+from vllm import LLM, CompletionOutput, ModelRegistry, RequestOutput, SamplingParams
+from vllm.lora.request import LoRARequest
+from vllm.model_executor.models.interfaces import supports_lora
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
@@ -32,6 +37,7 @@ from mstar_pl.rollouts.engine import (
     context_of,
     count_tokens,
 )
+from mstar_pl.rollouts.updates import write_updates
 from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup, SamplingConfig
 
 
@@ -59,10 +65,13 @@ class VLLMEngine(RolloutEngine):
         image_cache_gib: Host memory for preprocessed images, in GiB (vLLM's own default is 4).
         own_process: Run the engine in a process of its own.
         tensor_parallel_size: Devices that share each weight of the engine.
+        lora_rank: Take low-rank updates of the language model alone, up to this rank (8, 16, 32, 64, 128,
+            256, 320 or 512); asleep, the engine keeps the weights below, those of the folder, in host memory.
+            None takes all weights each time, updates merged in, which works for every model.
 
     Raises:
-        InputError: The training processes cannot form groups of `tensor_parallel_size`, or the model has
-            fewer positions than `max_model_len`.
+        InputError: The training processes cannot form groups of `tensor_parallel_size`, the model has
+            fewer positions than `max_model_len`, or vLLM has no low-rank updates for it.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class VLLMEngine(RolloutEngine):
         image_cache_gib: float = 0.5,
         own_process: bool = False,
         tensor_parallel_size: int = 1,
+        lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] | None = None,
     ) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cpu_kv_cache_gib))
         processes = placement.training_processes()
@@ -88,12 +98,20 @@ class VLLMEngine(RolloutEngine):
         self.max_model_len = context_of(lmm, max_model_len)
         self.max_images = max_images
         self._version: int | None = None
+        self.lora_rank = lora_rank
+        self.takes_updates = lora_rank is not None
+        self._updates: LoRARequest | None = None
+        if lora_rank is not None:
+            _check_lora(lmm)
+            self._updates_folder = TemporaryDirectory(prefix="updates-")
         launched = processes.num > 1 and not own_process
         # A former engine shuts down when it is collected, and would take the groups of this one with it. vLLM
         # has kept it from the collector (`gc.freeze`).
         gc.unfreeze()
         gc.collect()
         options: dict[str, Any] = dict(lmm.engine_args)
+        if lora_rank is not None:
+            options |= {"enable_lora": True, "max_lora_rank": lora_rank}
         processor_options = {**options.pop("mm_processor_kwargs", {}), **lmm.processor_options}
         with placement.starting(own_process, processes):
             self._llm = LLM(
@@ -130,6 +148,19 @@ class VLLMEngine(RolloutEngine):
             EngineError: The engine's process died.
         """
         self._version = None
+        if self.takes_updates:
+            self._load_updates(dict(weights))
+        else:
+            self._load_weights(weights)
+        with self._failures():
+            if self._sleeps:
+                self._llm.wake_up(tags=["kv_cache"])
+            self._llm.reset_prefix_cache()
+            self._llm.llm_engine.reset_mm_cache()
+            self._llm.llm_engine.reset_encoder_cache()
+        self._version = version
+
+    def _load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         named = _once(self.lmm.engine_weights(weights))
         self._call("begin_weights")
         if self.own_process:
@@ -144,13 +175,17 @@ class VLLMEngine(RolloutEngine):
                 + "; ".join(problems[:4])
                 + f" ({len(problems)} problems); see LMM.engine_weights of the adapter"
             )
+
+    def _load_updates(self, updates: Mapping[str, Tensor]) -> None:
+        """Replace the low-rank updates by others; before the first ones come the weights below."""
+        folder = write_updates(updates, Path(self._updates_folder.name), cast(int, self.lora_rank))
+        if self._updates is None:  # as the adapter reads them: vLLM cannot read every family's folder
+            self._load_weights(self.lmm.load_model().state_dict().items())
+        # A number that was there before would be taken for the same updates.
+        number = self._updates.lora_int_id + 1 if self._updates else 1
+        self._updates = LoRARequest("updates", number, str(folder))
         with self._failures():
-            if self._sleeps:
-                self._llm.wake_up(tags=["kv_cache"])
-            self._llm.reset_prefix_cache()
-            self._llm.llm_engine.reset_mm_cache()
-            self._llm.llm_engine.reset_encoder_cache()
-        self._version = version
+            self._llm.llm_engine.add_lora(self._updates)
 
     def submit(self, requests: Sequence[Request], progress: str = "") -> list[RolloutGroup]:
         """Answer requests, the K samples of one together, so that an image is encoded once."""
@@ -165,13 +200,8 @@ class VLLMEngine(RolloutEngine):
                 longest[one.prompt.id] = (prefix + left, one.prompt)
         for length, prompt in longest.values():
             self.check([prompt], length)
-        load = lru_cache(maxsize=64)(load_image)
-        inputs: list[Any] = [self._input(request, load) for request in requests]
         params = [self._params(request, left) for request, (_, left) in zip(requests, tokens, strict=True)]
-        with self._failures():
-            outputs = self._llm.generate(
-                inputs, params, use_tqdm=partial(tqdm, delay=2) if progress else False
-            )
+        outputs = self._generate(requests, params, progress)
         return [_group(request, output, version) for request, output in zip(requests, outputs, strict=True)]
 
     def log_probabilities(
@@ -193,10 +223,9 @@ class VLLMEngine(RolloutEngine):
         requests = [
             Request(prompt=prompt, sampling=SamplingConfig(max_tokens=max_tokens)) for prompt in prompts
         ]
-        inputs: list[Any] = [self._input(request, load_image) for request in requests]
-        params = [self._params(request, max_tokens, logprobs=0) for request in requests]
-        with self._failures():
-            outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        outputs = self._generate(
+            requests, [self._params(request, max_tokens, logprobs=0) for request in requests]
+        )
         return [
             (_group(request, output, self._version), _chosen(output.outputs[0]))
             for request, output in zip(requests, outputs, strict=True)
@@ -216,7 +245,7 @@ class VLLMEngine(RolloutEngine):
         self._version = None
         if self._sleeps:
             with self._failures():
-                self._llm.sleep(level=2)
+                self._llm.sleep(level=1 if self.takes_updates else 2)
 
     def wake(self) -> None:
         """Take the memory of the weights back; `load_policy` must follow, and takes that of the KV cache."""
@@ -230,6 +259,15 @@ class VLLMEngine(RolloutEngine):
         if "_llm" in vars(self):
             self._llm.llm_engine.engine_core.shutdown()
             del self._llm
+
+    def _generate(
+        self, requests: Sequence[Request], params: Sequence[SamplingParams], progress: str = ""
+    ) -> list[RequestOutput]:
+        load = lru_cache(maxsize=64)(load_image)
+        inputs: list[Any] = [self._input(request, load) for request in requests]
+        bar = partial(tqdm, delay=2) if progress else False
+        with self._failures():
+            return self._llm.generate(inputs, params, use_tqdm=bar, lora_request=self._updates)
 
     @property
     def _sleeps(self) -> bool:
@@ -269,6 +307,18 @@ class VLLMEngine(RolloutEngine):
             stop_token_ids=list(self.lmm.stop_token_ids),
             logit_bias=dict.fromkeys(self.lmm.banned_token_ids, -100.0),
         )
+
+
+def _check_lora(lmm: LMM) -> None:
+    """Refuse a model for which vLLM has no low-rank updates.
+
+    Raises:
+        InputError: It is one.
+    """
+    config = AutoConfig.from_pretrained(lmm.path, local_files_only=True)
+    for name in config.architectures or ():
+        if name in ModelRegistry.models and not supports_lora(ModelRegistry.models[name].load_model_cls()):
+            raise InputError(f"vLLM has no low-rank updates for {name}; leave the engine's lora_rank out")
 
 
 def _once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

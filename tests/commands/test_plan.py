@@ -48,6 +48,21 @@ def test_a_larger_micro_batch_takes_more_and_so_do_several_processes(internvl_fo
     assert "gradient buckets" not in base
 
 
+def test_low_rank_updates_of_groups_are_planned(internvl_folder, capsys):
+    """A merged weight is made when it is handed over, no copy of all of them."""
+    groups = '--model.init_args.lora.groups={"language": {"rank": 4}, "vision": {}, "projector": "full"}'
+    recipe = ["--config", str(CONFIGS / "experiments/mstar.yaml"), *SMALL, "--data.init_args.max_length=96"]
+    found = planned(capsys, *recipe, f"--model.init_args.lmm.init_args.path={internvl_folder}", groups)
+    model = adapter_for(internvl_folder).load_model()
+    assert found["phases"]["weight sync"]["a weight put together"] == max(
+        one.nbytes for one in model.parameters()
+    )
+    training = found["phases"]["training"]
+    for group in ("language", "vision"):
+        assert training[f"weights: {group}, trained"] < training[f"weights: {group}, frozen"]
+    assert "weights: projector, frozen" not in training
+
+
 def test_the_scale_of_the_paper_is_planned_with_a_folder_of_the_architecture(internvl_folder, capsys):
     """A tiny model of it; the recipe says the rest: eight GPUs, FSDP2, an engine on each."""
     folder = f"--model.init_args.lmm.init_args.path={internvl_folder}"
@@ -74,6 +89,7 @@ def test_what_keeps_a_plan_from_being_made_is_said_on_one_line(internvl_folder, 
         ([*SFT, "--data.init_args.max_length=20"], "data.max_length 20: the smallest image"),
         ([*SFT, "--trainer.strategy=fsdp"], "trainer.strategy fsdp is not supported"),
         ([*SFT, "--trainer.precision=bf16-true"], "rotary frequencies"),
+        ([*SFT, "--model.init_args.lora.quantize=nf4"], "4 bits are not reckoned"),
         ([], "required: fit.model"),
     ):
         capsys.readouterr()

@@ -52,9 +52,6 @@ class Faulty(InternVL):
     def banned_token_ids(self):
         return () if self.fault == "nothing is banned" else super().banned_token_ids
 
-    def lora_targets(self, model):
-        return ["lm_head.nowhere"] if self.fault == "no such layer" else super().lora_targets(model)
-
 
 def measure(name, subject):
     [result] = check_all(subject, [CHECK[name]])

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig
 
 from mstar_pl.data.images import image_size
 from mstar_pl.models.lmm import LMM, Group
@@ -112,17 +112,6 @@ class Phi3V(LMM):
         if name.startswith(f"{_IMAGES}img_processor."):
             return "vision"
         return "projector" if name.startswith(_IMAGES) else "language"
-
-    def lora_targets(self, model: PreTrainedModel, group: Group = "language") -> list[str]:
-        """Return the names of the linear layers of a group; queries, keys and values are one of them."""
-        return [
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-            and name != "lm_head"
-            and self.group(model, name) == group
-            and not re.search(self.never_used, f"{name}.")
-        ]
 
     def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Yield weights, the token embeddings also under the name that the engine's image part gives them."""
