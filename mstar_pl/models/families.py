@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from torch import nn
-from transformers import AutoImageProcessor
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor
 
-from mstar_pl.models.lmm import LMM
-from mstar_pl.types import InputError
+from mstar_pl.models.lmm import EMBEDDED, EMBEDDED_PATH, LMM
+from mstar_pl.types import InputError, Prompt
+
+log = logging.getLogger(__name__)
 
 ADAPTER_FILE = "mstar_pl.json"
 """File of an exported policy that names its adapter; `transformers` and `vllm` do not need it."""
@@ -56,7 +62,162 @@ class Qwen2_5_VL(LMM):
         cast(Any, body).rope_deltas = None
 
 
-FAMILIES: tuple[type[LMM], ...] = (InternVL, Qwen2_5_VL)
+class Qwen3_VL(Qwen2_5_VL):
+    """Qwen3-VL.
+
+    Besides the merger, those whose features are added to the first layers of the language model (DeepStack,
+    arXiv 2406.04334) belong to the projector.
+    """
+
+    model_types = ("qwen3_vl",)
+
+    def is_projector(self, name: str) -> bool:
+        """Tell whether a parameter of the vision tower belongs to a merger."""
+        return ".merger." in name or ".deepstack_merger_list." in name
+
+
+class Idefics3(LMM):
+    """Idefics3; images are cut into tiles of `max_image_size`, and each is also seen whole."""
+
+    model_types = ("idefics3",)
+
+
+class SmolVLM(LMM):
+    """SmolVLM and SmolVLM2; tiles as Idefics3 has them."""
+
+    model_types = ("smolvlm",)
+
+    def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
+        """Count the tokens of the tiles, one before and one for the place of each, and line ends."""
+        processor = self.processor
+        tile = processor.image_seq_len + 2
+        end = len(self.tokenizer.encode("\n\n", add_special_tokens=False))
+        counts = []
+        for size in sizes:
+            _, rows, columns = processor.image_processor.get_number_of_image_patches(
+                *size, self.processor_options
+            )
+            # The last row's end is one with the empty line before the whole image.
+            lines = rows - 1 + end if rows else 0
+            counts.append(rows * columns * tile + lines + tile + 1)
+        return counts
+
+
+class Llava(LMM):
+    """LLaVA 1.5, with a CLIP or a SigLIP tower.
+
+    Transformers 5 has no `vision_model` level in these towers, vLLM 0.32 still has it. A published folder has
+    the names with it; so have its exports, which plain vLLM loads. A folder that a model made from scratch has
+    saved has them without, and plain vLLM refuses it (`no module or parameter named
+    'vision_tower.embeddings'`). Here the engine never reads weights from the folder. It derives no persistent
+    buffer from the configuration, which dummy weights would spoil.
+    """
+
+    model_types = ("llava",)
+    engine_args = MappingProxyType({"load_format": "dummy"})
+
+    def chat(self, text: str, num_images: int) -> str:
+        """Put the tokenizer's first token before the template, which leaves that to the tokenizer."""
+        return (self.tokenizer.bos_token or "") + super().chat(text, num_images)
+
+    def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
+        """Return the tokens of an image; all are resized alike."""
+        images = self.processor.image_processor
+        options = {"crop_size": images.crop_size or images.size} | self.processor_options
+        return self.processor._get_num_multimodal_tokens(image_sizes=sizes, **options)["num_image_tokens"]
+
+    @cached_property
+    def never_used(self) -> str:
+        """Pattern of the tower's layers behind the last one whose features are taken, its norm and its head."""
+        config = AutoConfig.from_pretrained(self.path, local_files_only=True)
+        chosen, num_layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
+        # Features are numbered from the embeddings, which are number 0.
+        last = max(one % (num_layers + 1) for one in ([chosen] if isinstance(chosen, int) else chosen))
+        unused = "|".join(rf"encoder\.layers\.{layer}" for layer in range(last, num_layers))
+        return rf"vision_tower\.({'|'.join(filter(None, ['post_layernorm', 'head', unused]))})\."
+
+    def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Insert the level `vision_model` into the names of the tower."""
+        for name, weight in named:
+            yield re.sub(r"^(model\.vision_tower)\.", r"\1.vision_model.", name), weight
+
+
+class LlavaOnevision(Llava):
+    """LLaVA-OneVision."""
+
+    model_types = ("llava_onevision",)
+
+    def chat(self, text: str, num_images: int) -> str:
+        """Return the template's text alone."""
+        return LMM.chat(self, text, num_images)
+
+    def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
+        """Return the tokens of one image, which is tiled; of several, each is seen whole, with a line end."""
+        if len(sizes) == 1:
+            return LMM.num_image_tokens(self, sizes)
+        return [self.processor.num_image_tokens + 1] * len(sizes)
+
+
+class Gemma3(LMM):
+    """Gemma3 with a vision tower; its names in the engine are LLaVA's."""
+
+    model_types = ("gemma3",)
+    engine_args = Llava.engine_args
+    engine_weights = Llava.engine_weights
+
+    def num_prompt_tokens(self, prompt: Prompt) -> int:
+        """Return the tokens of the expanded text: empty lines around an image join those beside them."""
+        text = self.render(prompt).replace(self.processor.boi_token, self.processor.full_image_sequence)
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+class MiniCPMV4_6(LMM):
+    """MiniCPM-V 4.6, whose language model mixes linear and full attention."""
+
+    model_types = ("minicpmv4_6",)
+
+    def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
+        """Count the tokens of the whole image and of its slices, with those around and between them."""
+        return [self._num_tokens(index, size) for index, size in enumerate(sizes)]
+
+    def _num_tokens(self, index: int, size: tuple[int, int]) -> int:
+        images = self.processor.image_processor
+        options = {key: self.processor_options.get(key, getattr(images, key)) for key in _SLICING}
+        resolution, patch = options["scale_resolution"], options["patch_size"]
+        area = patch**2 * (4 if options["downsample_mode"] == "4x" else 16)
+        grid = images.get_sliced_grid(size, options["max_slice_nums"], resolution)
+        if not options["slice_mode"]:
+            grid = None
+        number = len(self.tokenizer.encode(str(index), add_special_tokens=False)) + 2
+        whole = images.find_best_resize(size, resolution, patch, allow_upscale=grid is None)
+        total = whole[0] * whole[1] // area + 2 + (number if options["use_image_id"] else 0)
+        if grid is not None:
+            height, width = images.get_refine_size(size, grid, resolution, patch, allow_upscale=True)
+            rows, columns = grid
+            total += rows * columns * (height // rows * (width // columns) // area + 2) + rows - 1
+        return total
+
+
+_SLICING = (
+    "scale_resolution",
+    "patch_size",
+    "downsample_mode",
+    "max_slice_nums",
+    "slice_mode",
+    "use_image_id",
+)
+
+FAMILIES: tuple[type[LMM], ...] = (
+    InternVL,
+    Qwen2_5_VL,
+    Qwen3_VL,
+    Idefics3,
+    SmolVLM,
+    Llava,
+    LlavaOnevision,
+    Gemma3,
+    MiniCPMV4_6,
+)
 
 
 def adapter_for(path: str, **options: Any) -> LMM:
@@ -65,12 +226,12 @@ def adapter_for(path: str, **options: Any) -> LMM:
     Raises:
         InputError: The folder is not a model folder, or its export names an adapter that cannot be imported.
     """
-    generic = LMM(path, **options)
-    folder = Path(generic.path)
+    folder = EMBEDDED_PATH if path == EMBEDDED else Path(path)
     if (folder / ADAPTER_FILE).is_file():
         saved = json.loads((folder / ADAPTER_FILE).read_text())
         return _import(saved["class_path"], folder)(path, **(saved["init_args"] | options))
-    model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    config = folder / "config.json"
+    model_type = json.loads(config.read_text()).get("model_type") if config.is_file() else None
     family = next((family for family in FAMILIES if model_type in family.model_types), LMM)
     return family(path, **options)
 

@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mstar_pl.data.format import QuestionStyle, render_question
 from mstar_pl.data.images import image_size
+from mstar_pl.models.families_tried import check_choice
 from mstar_pl.types import InputError, Prompt
 
 Group = Literal["vision", "projector", "language"]
@@ -45,7 +46,8 @@ class LMM:
             engine get the same.
 
     Raises:
-        InputError: The folder does not exist or is not a model folder.
+        InputError: The folder does not exist, is not a model folder, or holds a model that is known not to work
+            or needs another adapter.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -53,9 +55,6 @@ class LMM:
 
     engine_args: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Further arguments of the vLLM engine that the family needs."""
-
-    never_used: ClassVar[str] = "(?!)"
-    """Pattern, searched in names, of parameters that no loss reaches, e.g. a pooling head; not trained."""
 
     known_gaps: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
     """Checks of `mstar-pl check-lmm` that the family cannot pass: the largest size, and why."""
@@ -80,10 +79,12 @@ class LMM:
         self.system_prompt = system_prompt
         self.instruction = instruction
         self.processor_options = dict(processor_options or {})
-        if not (Path(self.path) / "config.json").is_file():
-            raise InputError(
-                f"{self.path}: not a model folder (no config.json); give a local Hugging Face folder"
-            )
+        check_choice(self)
+
+    @property
+    def never_used(self) -> str:
+        """Pattern, searched in names, of parameters that no loss reaches, e.g. a pooling head; not trained."""
+        return "(?!)"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -208,10 +209,14 @@ class LMM:
             return num_text
         sizes = [image_size(image) for image in prompt.images]
         try:
-            counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
+            return num_text - len(sizes) + sum(self.num_image_tokens(sizes))
         except ValueError as error:
             raise InputError(f"prompt {prompt.id!r}: {', '.join(prompt.images)}: {error}") from None
-        return num_text - len(sizes) + sum(counts["num_image_tokens"])
+
+    def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
+        """Return how many tokens stand for each image of a prompt, given their (height, width) in pixels."""
+        counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
+        return counts["num_image_tokens"]
 
     # Tokens
 

@@ -1,9 +1,27 @@
 """Tiny random models of true architectures, with the embedded LMM's vocabulary; one file a family."""
 
+from tests.tiny.gemma3 import build_gemma3
+from tests.tiny.idefics3 import build_idefics3
 from tests.tiny.internvl import build_internvl
+from tests.tiny.llava import build_llava, build_llava_siglip
+from tests.tiny.llava_onevision import build_llava_onevision
+from tests.tiny.minicpmv4_6 import build_minicpmv4_6
 from tests.tiny.qwen2_5_vl import build_qwen
+from tests.tiny.qwen3_vl import build_qwen3_vl
+from tests.tiny.smolvlm import build_smolvlm
 
 __all__ = ["BUILDERS", "build_internvl", "build_qwen"]
 
-BUILDERS = {"internvl": build_internvl, "qwen2_5_vl": build_qwen}
+BUILDERS = {
+    "internvl": build_internvl,
+    "qwen2_5_vl": build_qwen,
+    "qwen3_vl": build_qwen3_vl,
+    "idefics3": build_idefics3,
+    "smolvlm": build_smolvlm,
+    "llava": build_llava,
+    "llava_siglip": build_llava_siglip,
+    "llava_onevision": build_llava_onevision,
+    "gemma3": build_gemma3,
+    "minicpmv4_6": build_minicpmv4_6,
+}
 """Functions that write a tiny model folder, by `model_type`."""
