@@ -10,16 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor
 
+from mstar_pl.models.families_tried import CAUSAL_ON_CPU
 from mstar_pl.models.lmm import EMBEDDED, EMBEDDED_PATH, LMM
 from mstar_pl.types import InputError, Prompt
 
-log = logging.getLogger(__name__)
+# The processor of SmolVLM passes its options of videos to the chat template itself, at each prompt.
+logging.getLogger("transformers.processing_utils").addFilter(
+    lambda record: "have to be in `processor_kwargs` dict" not in record.getMessage()
+)
 
 ADAPTER_FILE = "mstar_pl.json"
 """File of an exported policy that names its adapter; `transformers` and `vllm` do not need it."""
@@ -81,60 +84,54 @@ class Idefics3(LMM):
 
     model_types = ("idefics3",)
 
-
-class SmolVLM(LMM):
-    """SmolVLM and SmolVLM2; tiles as Idefics3 has them."""
-
-    model_types = ("smolvlm",)
-
     def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
         """Count the tokens of the tiles, one before and one for the place of each, and line ends."""
-        processor = self.processor
-        tile = processor.image_seq_len + 2
-        end = len(self.tokenizer.encode("\n\n", add_special_tokens=False))
+        images, tile = self.processor.image_processor, self.processor.image_seq_len + 2
+        end = len(self.prompt_tokens("\n\n"))
         counts = []
-        for size in sizes:
-            _, rows, columns = processor.image_processor.get_number_of_image_patches(
-                *size, self.processor_options
-            )
-            # The last row's end is one with the empty line before the whole image.
+        for height, width in sizes:
+            _, rows, columns = images.get_number_of_image_patches(height, width, self.processor_options)
+            # The end of the last row and the empty line before the whole image are read together.
             lines = rows - 1 + end if rows else 0
             counts.append(rows * columns * tile + lines + tile + 1)
         return counts
 
 
+class SmolVLM(Idefics3):
+    """SmolVLM and SmolVLM2; tiles as Idefics3 has them."""
+
+    model_types = ("smolvlm",)
+
+
 class Llava(LMM):
     """LLaVA 1.5, with a CLIP or a SigLIP tower.
 
-    Transformers 5 has no `vision_model` level in these towers, vLLM 0.32 still has it. A published folder has
-    the names with it; so have its exports, which plain vLLM loads. A folder that a model made from scratch has
-    saved has them without, and plain vLLM refuses it (`no module or parameter named
-    'vision_tower.embeddings'`). Here the engine never reads weights from the folder. It derives no persistent
-    buffer from the configuration, which dummy weights would spoil.
+    In these towers Transformers 5 has no level `vision_model`, vLLM 0.32 has it, and so has a published
+    folder. An export has the names of the folder that was loaded: of a published one plain vLLM loads it. A
+    folder saved by a model that was made from scratch has the short names, and plain vLLM refuses it and its
+    exports (`no module or parameter named 'vision_tower.embeddings'`). The engine here takes either: it never
+    reads weights from the folder, and has no persistent buffer that dummy ones would spoil.
     """
 
     model_types = ("llava",)
+    adds_first_token = True
     engine_args = MappingProxyType({"load_format": "dummy"})
 
-    def chat(self, text: str, num_images: int) -> str:
-        """Put the tokenizer's first token before the template, which leaves that to the tokenizer."""
-        return (self.tokenizer.bos_token or "") + super().chat(text, num_images)
-
     def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
-        """Return the tokens of an image; all are resized alike."""
+        """Return the tokens of an image, which all have; a SigLIP processor resizes and crops nothing."""
         images = self.processor.image_processor
         options = {"crop_size": images.crop_size or images.size} | self.processor_options
         return self.processor._get_num_multimodal_tokens(image_sizes=sizes, **options)["num_image_tokens"]
 
     @cached_property
     def never_used(self) -> str:
-        """Pattern of the tower's layers behind the last one whose features are taken, its norm and its head."""
+        """Pattern of the tower's layers behind the last that is read, of its norm and its head."""
         config = AutoConfig.from_pretrained(self.path, local_files_only=True)
         chosen, num_layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
         # Features are numbered from the embeddings, which are number 0.
         last = max(one % (num_layers + 1) for one in ([chosen] if isinstance(chosen, int) else chosen))
-        unused = "|".join(rf"encoder\.layers\.{layer}" for layer in range(last, num_layers))
-        return rf"vision_tower\.({'|'.join(filter(None, ['post_layernorm', 'head', unused]))})\."
+        unused = [rf"encoder\.layers\.{layer}" for layer in range(last, num_layers)]
+        return rf"vision_tower\.({'|'.join(['post_layernorm', 'head', *unused])})\."
 
     def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Insert the level `vision_model` into the names of the tower."""
@@ -143,32 +140,48 @@ class Llava(LMM):
 
 
 class LlavaOnevision(Llava):
-    """LLaVA-OneVision."""
+    """LLaVA-OneVision, with one image a prompt.
+
+    Of several images the published rule, and Transformers, sees each whole only; vLLM 0.32 tiles them all.
+    """
 
     model_types = ("llava_onevision",)
+    max_images = 1
 
     def chat(self, text: str, num_images: int) -> str:
-        """Return the template's text alone."""
-        return LMM.chat(self, text, num_images)
+        """Refuse several images.
 
-    def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
-        """Return the tokens of one image, which is tiled; of several, each is seen whole, with a line end."""
-        if len(sizes) == 1:
-            return LMM.num_image_tokens(self, sizes)
-        return [self.processor.num_image_tokens + 1] * len(sizes)
+        Raises:
+            InputError: There are several.
+        """
+        if num_images > 1:
+            raise InputError(
+                f"LLaVA-OneVision takes one image a prompt here, not {num_images}: vLLM tiles each of them, "
+                "training sees them whole; drop these prompts, or take another family"
+            )
+        return super().chat(text, num_images)
 
 
 class Gemma3(LMM):
-    """Gemma3 with a vision tower; its names in the engine are LLaVA's."""
+    """Gemma3 with its SigLIP tower, whose names in the engine, and in exports, are as in `Llava`."""
 
     model_types = ("gemma3",)
     engine_args = Llava.engine_args
     engine_weights = Llava.engine_weights
 
+    known_gaps = MappingProxyType(
+        {
+            "log-probabilities": (0.15, CAUSAL_ON_CPU),
+            "greedy": (0.05, CAUSAL_ON_CPU),
+            "after a sync": (0.15, CAUSAL_ON_CPU),
+            "low-rank updates": (0.3, CAUSAL_ON_CPU),
+        }
+    )
+
     def num_prompt_tokens(self, prompt: Prompt) -> int:
         """Return the tokens of the expanded text: empty lines around an image join those beside them."""
         text = self.render(prompt).replace(self.processor.boi_token, self.processor.full_image_sequence)
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return len(self.prompt_tokens(text))
 
 
 class MiniCPMV4_6(LMM):
@@ -186,15 +199,15 @@ class MiniCPMV4_6(LMM):
         resolution, patch = options["scale_resolution"], options["patch_size"]
         area = patch**2 * (4 if options["downsample_mode"] == "4x" else 16)
         grid = images.get_sliced_grid(size, options["max_slice_nums"], resolution)
-        if not options["slice_mode"]:
-            grid = None
-        number = len(self.tokenizer.encode(str(index), add_special_tokens=False)) + 2
-        whole = images.find_best_resize(size, resolution, patch, allow_upscale=grid is None)
-        total = whole[0] * whole[1] // area + 2 + (number if options["use_image_id"] else 0)
+        grid = grid if options["slice_mode"] else None
+        height, width = images.find_best_resize(size, resolution, patch, allow_upscale=grid is None)
+        total = height * width // area + 2
+        if options["use_image_id"]:
+            total += len(self.prompt_tokens(str(index))) + 2
         if grid is not None:
-            height, width = images.get_refine_size(size, grid, resolution, patch, allow_upscale=True)
             rows, columns = grid
-            total += rows * columns * (height // rows * (width // columns) // area + 2) + rows - 1
+            height, width = images.get_refine_size(size, grid, resolution, patch, allow_upscale=True)
+            total += rows * columns * ((height // rows) * (width // columns) // area + 2) + rows - 1
         return total
 
 

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import Literal, Protocol
 
+import torch
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from mstar_pl.types import InputError
@@ -28,11 +29,30 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 )
 """Why models of a `model_type` do not work."""
 
+CAUSAL_ON_CPU = (
+    "vLLM on a CPU lets tokens of an image see only those before them, training the whole image; "
+    "sample on a GPU, or with TransformersEngine"
+)
+
+ON_CPU: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("gemma3", "float32"): CAUSAL_ON_CPU,
+        ("gemma3", "bfloat16"): CAUSAL_ON_CPU,
+        (
+            "minicpmv4_6",
+            "float32",
+        ): "vLLM on a CPU computes linear attention in bfloat16 only, its engine will "
+        "not start; set dtype: bfloat16",
+    }
+)
+"""What the engine cannot do without a GPU, for models of a `model_type` in a `dtype`."""
+
 
 class Chosen(Protocol):
     """What the check needs of an adapter."""
 
     path: str
+    dtype: Literal["float32", "bfloat16"]
 
     @property
     def model_types(self) -> tuple[str, ...]:
@@ -43,8 +63,7 @@ def check_choice(adapter: Chosen) -> None:
     """Refuse an adapter's folder if the two cannot work together; warn if nobody has tried them.
 
     Raises:
-        InputError: The folder is not a model folder, holds a model that is known not to work, or one for which
-            there is another adapter.
+        InputError: The folder is not a model folder, or its model does not work, or needs another adapter.
     """
     config = Path(adapter.path) / "config.json"
     if not config.is_file():
@@ -53,6 +72,8 @@ def check_choice(adapter: Chosen) -> None:
         )
     model_type = json.loads(config.read_text()).get("model_type")
     if model_type in adapter.model_types:
+        if (gap := ON_CPU.get((model_type, adapter.dtype))) and not torch.cuda.is_available():
+            log.warning("%s: %s", adapter.path, gap)
         return
     name = type(adapter).__name__
     if reason := REFUSED.get(model_type):
@@ -65,8 +86,8 @@ def check_choice(adapter: Chosen) -> None:
     known = model_type in CONFIG_MAPPING
     if not known or CONFIG_MAPPING[model_type] not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise InputError(
-            f"{adapter.path}: Transformers has no image-text-to-text model of model_type {model_type!r}; published "
-            "code is never run, but an adapter that names the model_type may load it (docs/new_lmm.md)"
+            f"{adapter.path}: Transformers has no image-text-to-text model of model_type {model_type!r}, and "
+            "published code is never run; an adapter that names the model_type may load it (docs/new_lmm.md)"
         )
     log.warning(
         "%s: %s has not been tried with model_type %r; docs/models.md names the families that have, "

@@ -46,12 +46,14 @@ class LMM:
             engine get the same.
 
     Raises:
-        InputError: The folder does not exist, is not a model folder, or holds a model that is known not to work
-            or needs another adapter.
+        InputError: The folder is not a model folder, or its model is known not to work with the adapter.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     """Values of `model_type` in a `config.json` for which this adapter is chosen."""
+
+    adds_first_token: ClassVar[bool] = False
+    """Whether the tokenizer puts a first token before a prompt, since the chat template does not."""
 
     engine_args: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Further arguments of the vLLM engine that the family needs."""
@@ -83,7 +85,7 @@ class LMM:
 
     @property
     def never_used(self) -> str:
-        """Pattern, searched in names, of parameters that no loss reaches, e.g. a pooling head; not trained."""
+        """Pattern, searched in names, of parameters that no loss reaches, e.g. a pooling head."""
         return "(?!)"
 
     @property
@@ -184,7 +186,7 @@ class LMM:
             images=nested,
             padding=True,
             padding_side="right",
-            add_special_tokens=False,
+            add_special_tokens=self.adds_first_token,
             return_tensors="pt",
             **self.processor_options,
         )
@@ -198,13 +200,17 @@ class LMM:
         """Return the text of response tokens, without special tokens."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
+    def prompt_tokens(self, text: str) -> list[int]:
+        """Return the tokens of a prompt as `render` gives it, placeholders unexpanded."""
+        return self.tokenizer.encode(text, add_special_tokens=self.adds_first_token)
+
     def num_prompt_tokens(self, prompt: Prompt) -> int:
         """Return the tokens of a prompt, its image tokens included, from the images' headers alone.
 
         Raises:
             InputError: The processor takes no image of this shape, or the text spells a special token.
         """
-        num_text = len(self.tokenizer.encode(self.render(prompt), add_special_tokens=False))
+        num_text = len(self.prompt_tokens(self.render(prompt)))
         if not prompt.images:
             return num_text
         sizes = [image_size(image) for image in prompt.images]

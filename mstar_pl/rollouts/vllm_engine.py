@@ -223,10 +223,9 @@ class VLLMEngine(RolloutEngine):
             raise EngineError(f"the engine's process failed: {error}") from error
 
     def _input(self, request: Request, load: Callable[[str], Image]) -> dict[str, Any]:
-        # Unexpanded: the engine expands each placeholder itself, a second expansion would go unnoticed. Tokens,
-        # not text, before which the engine would put another first token than the template's.
-        text = self.lmm.render(request.prompt) + request.prefix
-        tokens = self.lmm.tokenizer.encode(text, add_special_tokens=False)
+        # Unexpanded: the engine expands each placeholder itself, a second expansion would go unnoticed.
+        # Tokens instead of text, before which the engine would put a first token of its own.
+        tokens = self.lmm.prompt_tokens(self.lmm.render(request.prompt) + request.prefix)
         given: dict[str, Any] = {"prompt_token_ids": tokens}
         if request.prompt.images:
             given["multi_modal_data"] = {"image": [load(image) for image in request.prompt.images]}

@@ -30,7 +30,10 @@ IMAGE_TOKENS = (
 
 
 def build_idefics3(folder: Path) -> Path:
-    """Two layers each; images in up to 2 x 2 tiles of 9 tokens, and whole; the tokenizer adds a first token."""
+    """Two layers each; images in up to 2 x 2 tiles of 9 tokens, and whole.
+
+    The template begins with a token that the tokenizer would also add.
+    """
     names = ("<|begin_of_text|>", "<|end_of_text|>", *IMAGE_TOKENS)
     ends = {"eos_token": "<|end_of_text|>", "pad_token": "<|end_of_text|>"}
     fast = extended_tokenizer(names, first="<|begin_of_text|>", **ends)

@@ -24,7 +24,7 @@ LLAVA_TEMPLATE = (
 
 
 def build_llava(folder: Path) -> Path:
-    """A CLIP tower of three layers, of which the last is not used; the tokenizer adds a first token."""
+    """A CLIP tower of three layers, of which the last is not used; the first token is the tokenizer's."""
     images = CLIPImageProcessor(size={"shortest_edge": 84}, crop_size={"height": 84, "width": 84})
     vision = tower(84, model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64)
     return _build(folder, images, vision, "default", -2, num_additional_image_tokens=1)
