@@ -61,6 +61,9 @@ class LMM:
     known_gaps: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
     """Checks of `mstar-pl check-lmm` that the family cannot pass: the largest size, and why."""
 
+    max_images: ClassVar[int | None] = None
+    """Most images of a prompt; None for any number."""
+
     weightless = False
     """Whether `load_model` reads no weights: a plan of memory asks only for their shapes."""
 

@@ -81,6 +81,6 @@ def _gaps(
     model.eval()
     logits = model(**whole, use_cache=False, logits_to_keep=len(response_R) + 1).logits
     model.train(training)
-    logits_RV = logits[0, :-1].float().cpu()
+    logits_RV = logits[0, -len(response_R) - 1 : -1].float().cpu()
     logits_RV[:, list(lmm.banned_token_ids)] = -torch.inf
     return logits_RV.amax(-1) - logits_RV.gather(-1, response_R[:, None])[:, 0]
