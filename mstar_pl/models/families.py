@@ -185,9 +185,13 @@ class Gemma3(LMM):
 
 
 class MiniCPMV4_6(LMM):
-    """MiniCPM-V 4.6, whose language model mixes linear and full attention."""
+    """MiniCPM-V 4.6, whose language model mixes linear and full attention.
+
+    The engine keeps no prefixes: to keep those of linear attention it would have to split prompts.
+    """
 
     model_types = ("minicpmv4_6",)
+    engine_args = MappingProxyType({"enable_prefix_caching": False})
 
     def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
         """Count the tokens of the whole image and of its slices, with those around and between them."""
