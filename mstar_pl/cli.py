@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TRAINING = ("fit", "validate", "test", "predict")
 PLAN = "plan"
+CHECK_LMM = "check-lmm"
 
 HELP = """usage: mstar-pl COMMAND [OPTIONS]
 
@@ -45,6 +46,8 @@ training, configured by YAML files and options (LightningCLI):
   test       answer labelled prompts in the training process and grade them
   predict    answer prompts in the training process and write the responses
   plan       memory of a training on each device, before it is started; takes the arguments of fit
+  check-lmm  whether a model trains and samples one and the same policy, before it is trained:
+                                   mstar-pl check-lmm --model configs/model/internvl.yaml
 
 data and evaluation:
   data       write data sets:      mstar-pl data minivista --out runs/minivista
@@ -76,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
-    known = [*TRAINING, PLAN, *COMMANDS]
+    known = [*TRAINING, PLAN, CHECK_LMM, *COMMANDS]
     if argv[0] not in known:
         close = difflib.get_close_matches(argv[0], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see mstar-pl --help"
@@ -94,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> int:
             _train(None if args is None else argv)
         else:
             auto_cli(
-                {argv[0]: COMMANDS[argv[0]]},  # parsers of the others import much more
+                {argv[0]: _command(argv[0])},  # parsers of the others import much more
                 args=[_underscored(one) for one in argv],
                 as_positional=False,
                 prog="mstar-pl",
@@ -148,6 +151,17 @@ COMMANDS: dict[str, Any] = {
         "dataset": dataset,
     },
 }
+
+
+def _command(name: str) -> Any:
+    """Return the function of a command, or the functions of a group of them."""
+    if name != CHECK_LMM:
+        return COMMANDS[name]
+    from mstar_pl.commands.check_lmm import (
+        check_lmm,
+    )  # its options are those of classes that take long to import
+
+    return check_lmm
 
 
 def _plan(argv: list[str]) -> None:

@@ -20,7 +20,8 @@ LEVELS = [
     {"rewards"},  # the process reward holds a model
     {"rollouts"},  # an engine takes the adapter of a model
     {"modules", "loops"},
-    {"callbacks", "evaluation", "parity"},
+    {"callbacks", "evaluation"},
+    {"parity"},
     {"cli", "commands", "__main__"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
@@ -33,13 +34,8 @@ FORMATS += ("evaluation/comparison", "evaluation/paper.py")  # the tables that t
 FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py")  # files that others read: hub, datasets
 
 # Models, too: what is particular to a family grows with their number. `models/lmm.py` is what they share.
-FAMILIES = (
-    "models/families",
-    "models/phi3_v",
-    "models/minicpmv",
-    "models/internvl2",
-    "models/registration.py",
-)
+FAMILIES = ("models/families", "models/phi3_v", "models/minicpmv", "models/internvl2")
+FAMILIES += ("models/registration.py", "parity/", "commands/check_lmm.py", "commands/convert.py")
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
@@ -168,12 +164,11 @@ def test_files_stay_small():
     lines = Counter[str]()
     for name, room in rooms.items():
         lines[room] += code[name]
-    rooms_of_tools = ("evaluation", "commands", "parity", "cli.py", "__main__.py")
-    tools = sum(lines.pop(room, 0) for room in rooms_of_tools)
+    tools = sum(lines.pop(room) for room in ("evaluation", "commands", "cli.py", "__main__.py"))
     assert lines.pop("minivista") <= 1400
     assert lines.pop("formats") <= 2600
-    assert lines.pop("families") <= 1800
-    assert tools <= 2300
+    assert lines.pop("families") <= 2200
+    assert tools <= 2050
     assert lines.total() <= 7000
 
 

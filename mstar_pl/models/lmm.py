@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -224,7 +225,12 @@ class LMM:
 
     def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
         """Return how many tokens stand for each image of a prompt, given their (height, width) in pixels."""
-        counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
+        shared = self.processor.valid_processor_kwargs
+        defaults = deepcopy(shared._defaults)
+        try:
+            counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
+        finally:
+            shared._defaults = defaults  # Transformers writes our options into those of all processors
         return counts["num_image_tokens"]
 
     # Tokens

@@ -52,7 +52,7 @@ def check_parity(
                 f"prompt {group.prompt.id!r}: the engine sees {len(group.prompt_token_ids)} tokens "
                 f"where training sees {len(expected)}; LMM.render and LMM.encode expand them differently"
             )
-        gaps_R = _gaps(lmm, model, group, inputs)
+        gaps_R = shortfalls(lmm, *response_logits(lmm, model, group, inputs))
         if gaps_R.max() > tolerance:
             place = int(gaps_R.argmax())
             raise RuntimeError(
@@ -65,10 +65,20 @@ def check_parity(
 
 
 @torch.no_grad()
-def _gaps(
+def response_logits(
     lmm: LMM, model: PreTrainedModel | PeftModel, group: RolloutGroup, inputs: dict[str, Tensor]
-) -> Tensor:
-    """Return by how much each of the R response tokens falls short of the model's preferred one."""
+) -> tuple[Tensor, Tensor]:
+    """Return what the training model thinks of the tokens of a group's first response.
+
+    Args:
+        lmm: Adapter of the model.
+        model: The training model.
+        group: What an engine answered.
+        inputs: The group's prompt as `collate_prompts` encodes it.
+
+    Returns:
+        The R response tokens, and the logits of shape (R, V) from which each was drawn, in float32.
+    """
     response_R = torch.tensor(group.rollouts[0].token_ids)
     tails = {"input_ids": response_R, "attention_mask": torch.ones_like(response_R)}
     whole = {}
@@ -81,6 +91,11 @@ def _gaps(
     model.eval()
     logits = model(**whole, use_cache=False, logits_to_keep=len(response_R) + 1).logits
     model.train(training)
-    logits_RV = logits[0, -len(response_R) - 1 : -1].float().cpu()
-    logits_RV[:, list(lmm.banned_token_ids)] = -torch.inf
-    return logits_RV.amax(-1) - logits_RV.gather(-1, response_R[:, None])[:, 0]
+    return response_R, logits[0, -len(response_R) - 1 : -1].float().cpu()
+
+
+def shortfalls(lmm: LMM, response_R: Tensor, logits_RV: Tensor) -> Tensor:
+    """Return by how many nats each of R tokens falls short of the one that is preferred of those allowed."""
+    allowed_RV = logits_RV.clone()
+    allowed_RV[:, list(lmm.banned_token_ids)] = -torch.inf
+    return allowed_RV.amax(-1) - allowed_RV.gather(-1, response_R[:, None])[:, 0]

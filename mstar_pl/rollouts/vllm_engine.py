@@ -19,7 +19,7 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
-from vllm import LLM, RequestOutput, SamplingParams
+from vllm import LLM, CompletionOutput, RequestOutput, SamplingParams
 
 from mstar_pl.data.images import load_image
 from mstar_pl.models import LMM
@@ -32,7 +32,7 @@ from mstar_pl.rollouts.engine import (
     context_of,
     count_tokens,
 )
-from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup
+from mstar_pl.types import InputError, Prompt, Rollout, RolloutGroup, SamplingConfig
 
 
 class VLLMEngine(RolloutEngine):
@@ -174,6 +174,34 @@ class VLLMEngine(RolloutEngine):
             )
         return [_group(request, output, version) for request, output in zip(requests, outputs, strict=True)]
 
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], max_tokens: int
+    ) -> list[tuple[RolloutGroup, Tensor]]:
+        """Answer prompts greedily, and tell how likely each token was, for a comparison with training.
+
+        Args:
+            prompts: The prompts.
+            max_tokens: Most tokens of each response.
+
+        Returns:
+            For each prompt its group, and the log-probabilities in nats of the R tokens of its response; the
+            normalisation includes tokens that are never sampled.
+        """
+        if self._version is None:
+            raise RuntimeError("no weights: call load_policy before log_probabilities")
+        self.check(prompts, max_tokens)
+        requests = [
+            Request(prompt=prompt, sampling=SamplingConfig(max_tokens=max_tokens)) for prompt in prompts
+        ]
+        inputs: list[Any] = [self._input(request, load_image) for request in requests]
+        params = [self._params(request, max_tokens, logprobs=0) for request in requests]
+        with self._failures():
+            outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        return [
+            (_group(request, output, self._version), _chosen(output.outputs[0]))
+            for request, output in zip(requests, outputs, strict=True)
+        ]
+
     def check(self, prompts: Iterable[Prompt], max_tokens: int) -> None:
         """Refuse prompts with too many images or tokens; see `RolloutEngine`."""
         for prompt in prompts:
@@ -231,13 +259,14 @@ class VLLMEngine(RolloutEngine):
             given["multi_modal_data"] = {"image": [load(image) for image in request.prompt.images]}
         return given
 
-    def _params(self, request: Request, max_tokens: int) -> SamplingParams:
+    def _params(self, request: Request, max_tokens: int, logprobs: int | None = None) -> SamplingParams:
         sampling = request.sampling
         return SamplingParams(
             n=sampling.num_samples,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=max_tokens,
+            logprobs=logprobs,
             seed=request.seed,  # of the first sample; the engine adds one for each further one
             stop_token_ids=list(self.lmm.stop_token_ids),
             logit_bias=dict.fromkeys(self.lmm.banned_token_ids, -100.0),
@@ -251,6 +280,12 @@ def _once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
             raise RuntimeError(f"weight {name} was given to the engine twice; see LMM.engine_weights")
         seen.add(name)
         yield name, tensor
+
+
+def _chosen(output: CompletionOutput) -> Tensor:
+    """Return the log-probabilities of the tokens that were drawn."""
+    places: Any = output.logprobs
+    return torch.tensor([place[token].logprob for token, place in zip(output.token_ids, places, strict=True)])
 
 
 def _group(request: Request, output: RequestOutput, version: int) -> RolloutGroup:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mstar_pl.data.collate import collate_examples
+from mstar_pl.data.collate import collate_examples, collate_prompts
 from mstar_pl.models import GROUPS, LMM, InternVL, LoRA, Qwen2_5_VL, adapter_for
 from mstar_pl.models.export import export_policy
 from mstar_pl.models.lora import merged_weights
@@ -175,6 +175,15 @@ def test_no_question_becomes_an_image_or_ends_the_turn(folder, request):
                 InputError, match=f"prompt '7' spells the special token {text!r}".replace("|", r"\|")
             ):
                 adapter.render(prompt)
+
+
+def test_options_of_one_adapter_are_not_those_of_another(internvl_folder, picture_folder):
+    prompt = Prompt(id="1", question="?", images=(str(picture_folder / "4.png"),))
+    whole, small = InternVL(internvl_folder), InternVL(internvl_folder, processor_options={"max_patches": 1})
+    length = whole.num_prompt_tokens(prompt)
+    assert small.num_prompt_tokens(prompt) < length
+    assert whole.num_prompt_tokens(prompt) == length
+    assert collate_prompts(whole, [prompt])["input_ids"].shape[1] == length
 
 
 def test_an_export_does_not_depend_on_what_the_tokenizer_did_last(internvl_folder, tmp_path):
