@@ -87,7 +87,7 @@ class LMM:
         self.processor_options = dict(processor_options or {})
         check_choice(self)
 
-    @property
+    @cached_property
     def never_used(self) -> str:
         """Pattern, searched in names, of parameters that no loss reaches, e.g. a pooling head."""
         return "(?!)"

@@ -67,6 +67,7 @@ def save_model(
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     published: Callable[[str], str] | None = None,
+    scale: float = 0.1,
 ) -> Path:
     """Save a model with random weights.
 
@@ -75,12 +76,13 @@ def save_model(
         tokenizer: Its tokenizer.
         folder: Where to.
         published: Name of a weight in a published folder, where it is another than the model's own.
+        scale: Standard deviation of the weights.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             # Larger than the usual initialisation, so that greedy responses differ between prompts.
-            parameter.data.normal_(0, 0.1, generator=generator)
+            parameter.data.normal_(0, scale, generator=generator)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     state = {(published or str)(name): weight for name, weight in model.state_dict().items()}
