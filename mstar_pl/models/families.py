@@ -49,12 +49,12 @@ class InternVL(LMM):
 
 
 class Qwen2_5_VL(LMM):
-    """Qwen2.5-VL.
+    """Qwen2.5-VL, and Qwen2-VL.
 
     The merger, its projector, sits inside the vision tower.
     """
 
-    model_types = ("qwen2_5_vl",)
+    model_types = ("qwen2_5_vl", "qwen2_vl")
 
     def is_projector(self, name: str) -> bool:
         """Tell whether a parameter of the vision tower belongs to the merger."""
@@ -98,7 +98,7 @@ class Idefics3(LMM):
 
 
 class SmolVLM(Idefics3):
-    """SmolVLM and SmolVLM2; tiles as Idefics3 has them."""
+    """SmolVLM2; tiles as Idefics3 has them."""
 
     model_types = ("smolvlm",)
 
@@ -179,7 +179,13 @@ class Gemma3(LMM):
     )
 
     def num_prompt_tokens(self, prompt: Prompt) -> int:
-        """Return the tokens of the expanded text: empty lines around an image join those beside them."""
+        """Return the tokens of the expanded text: empty lines around an image join those beside them.
+
+        Raises:
+            InputError: Crops of images are asked for, or the text spells a special token.
+        """
+        if self.processor_options.get("do_pan_and_scan", self.processor.image_processor.do_pan_and_scan):
+            raise InputError("do_pan_and_scan of Gemma3 is not supported; remove it from processor_options")
         text = self.render(prompt).replace(self.processor.boi_token, self.processor.full_image_sequence)
         return len(self.prompt_tokens(text))
 

@@ -27,6 +27,7 @@ CONFIGS = Path(__file__).parent.parent.parent / "configs/model"
 ADAPTERS = {
     "internvl": "InternVL",
     "qwen2_5_vl": "Qwen2_5_VL",
+    "qwen2_vl": "Qwen2_5_VL",
     "qwen3_vl": "Qwen3_VL",
     "idefics3": "Idefics3",
     "smolvlm": "SmolVLM",
@@ -39,6 +40,7 @@ ADAPTERS = {
 OPTIONS = {
     "internvl": {"max_patches": 2},
     "qwen2_5_vl": {"max_pixels": 28 * 28 * 6},
+    "qwen2_vl": {"max_pixels": 28 * 28 * 6},
     "qwen3_vl": {"max_pixels": 32 * 32 * 6},
     "idefics3": {"do_image_splitting": False},
     "smolvlm": {"size": {"longest_edge": 84}},
@@ -48,6 +50,7 @@ OPTIONS = {
 
 PROJECTORS = {
     "qwen2_5_vl": {"model.visual.merger"},
+    "qwen2_vl": {"model.visual.merger"},
     "qwen3_vl": {"model.visual.merger", "model.visual.deepstack_merger_list"},
     "idefics3": {"model.connector"},
     "smolvlm": {"model.connector"},
@@ -56,6 +59,7 @@ PROJECTORS = {
 }
 TOWERS = {
     "qwen2_5_vl": "model.visual.",
+    "qwen2_vl": "model.visual.",
     "qwen3_vl": "model.visual.",
     "idefics3": "model.vision_model.",
     "smolvlm": "model.vision_model.",
@@ -290,6 +294,12 @@ def test_several_images_are_refused_where_the_engine_sees_others(tiny, picture):
     prompt = Prompt(id="1", question="Which?", images=(picture((96, 96)), picture((84, 84))))
     with pytest.raises(InputError, match="takes one image a prompt here, not 2: vLLM tiles each of them"):
         tiny("llava_onevision").render(prompt)
+
+
+def test_crops_of_gemma3_are_refused(tiny, picture):
+    prompt = Prompt(id="1", question="Which?", images=(picture((300, 40)),))
+    with pytest.raises(InputError, match="do_pan_and_scan of Gemma3 is not supported"):
+        tiny("gemma3", processor_options={"do_pan_and_scan": True}).num_prompt_tokens(prompt)
 
 
 def test_each_family_has_a_config_that_names_its_folder_on_the_hub(tiny):

@@ -7,6 +7,7 @@ from tests.tiny.llava import build_llava, build_llava_siglip
 from tests.tiny.llava_onevision import build_llava_onevision
 from tests.tiny.minicpmv4_6 import build_minicpmv4_6
 from tests.tiny.qwen2_5_vl import build_qwen
+from tests.tiny.qwen2_vl import build_qwen2_vl
 from tests.tiny.qwen3_vl import build_qwen3_vl
 from tests.tiny.smolvlm import build_smolvlm
 
@@ -15,6 +16,7 @@ __all__ = ["BUILDERS", "build_internvl", "build_qwen"]
 BUILDERS = {
     "internvl": build_internvl,
     "qwen2_5_vl": build_qwen,
+    "qwen2_vl": build_qwen2_vl,
     "qwen3_vl": build_qwen3_vl,
     "idefics3": build_idefics3,
     "smolvlm": build_smolvlm,
