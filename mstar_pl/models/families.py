@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor
@@ -54,7 +54,7 @@ class Qwen2_5_VL(LMM):
     The merger, its projector, sits inside the vision tower.
     """
 
-    model_types = ("qwen2_5_vl", "qwen2_vl")
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl", "qwen2_vl")
 
     def is_projector(self, name: str) -> bool:
         """Tell whether a parameter of the vision tower belongs to the merger."""
