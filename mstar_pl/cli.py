@@ -17,6 +17,7 @@ from jsonargparse import ArgumentError, auto_cli
 
 from mstar_pl.commands.bases import with_bases
 from mstar_pl.commands.bootstrap import bootstrap
+from mstar_pl.commands.convert import internvl2
 from mstar_pl.commands.data import check, hide, minivista, split, steps
 from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.commands.export import dataset, model
@@ -64,6 +65,7 @@ data and evaluation:
   table      the paper's tables:   mstar-pl table --results.warmup runs/a --results.mstar runs/b
   export     models, data sets:    mstar-pl export model --source runs/mstar/policy --out my-policy
                                    mstar-pl export dataset --splits.train runs/label/train.jsonl --out steps …
+  convert    published models:     mstar-pl convert internvl2 --source InternVL2-2B --out models/InternVL2-2B
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
 mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
@@ -149,6 +151,10 @@ COMMANDS: dict[str, Any] = {
         "_help": "Write models and data sets for others, with cards.",
         "model": model,
         "dataset": dataset,
+    },
+    "convert": {
+        "_help": "Write published models in the architectures that train and sample here.",
+        "internvl2": internvl2,
     },
 }
 

@@ -11,6 +11,7 @@ CHAOS = Path(__file__).parents[1] / "bin/chaos"
 
 
 @pytest.mark.engine
+@pytest.mark.processes
 @pytest.mark.timeout(600)
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
     command = [sys.executable, str(CHAOS), "--kills", "8", "--seed", "3", "--out", str(tmp_path)]

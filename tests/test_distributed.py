@@ -15,7 +15,7 @@ import torch
 from mstar_pl.cli import main
 from tests.processes import ROOT, ended, fit, outcome, run, signal_at, start
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.processes]
 DDP = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
 FSDP2 = ("--trainer.strategy", "fsdp2", "--trainer.devices", "2")
 LAST = ("--ckpt_path", "last")

@@ -51,7 +51,7 @@ def test_lock_leaves_out_what_breaks_a_cpu_environment():
 
 
 def test_setup_has_the_extras():
-    assert read_requirements().keys() == {"", "vllm", "cpu", "smolvlm", "qlora", "study", "dev"}
+    assert read_requirements().keys() == {"", "vllm", "cpu", "smolvlm", "internvl2", "qlora", "study", "dev"}
 
 
 @pytest.mark.parametrize("group", ["", "cpu", "dev"])

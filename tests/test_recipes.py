@@ -146,6 +146,19 @@ def test_warm_up_and_process_reward_model_at_the_scale_of_the_paper():
         assert found["lmm.path"] == "models/InternVL3-8B-hf"
 
 
+def test_overlay_of_a_model_of_the_paper_changes_the_model_alone():
+    base, found = (settings_of("mstar", one) for one in ("mathv360k_prm", "internvl2_2b"))
+    assert found.items() >= PAPER.items()
+    assert {key: value for key, value in found.items() if base.get(key) != value} == {
+        "lmm.path": "runs/internvl2_2b/sft/policy",
+        "max_patches": 6,
+        "micro_batch_size": 4,
+        "reward.path": "runs/internvl2_2b/mprm/mprm",
+        "default_root_dir": "runs/internvl2_2b/mstar",
+    }
+    assert base.keys() <= found.keys() | {"processor_options"}
+
+
 def test_bases_come_before_what_names_them(tmp_path):
     (tmp_path / "low.yaml").write_text("a: 1\nb: 1\n")
     (tmp_path / "sub").mkdir()

@@ -13,7 +13,7 @@ from mstar_pl.types import Example, Prompt
 from tests.processes import run
 from tests.strategies import CASES, train
 
-pytestmark = pytest.mark.engine  # they want all cores for themselves
+pytestmark = [pytest.mark.engine, pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -13,9 +13,6 @@ from mstar_pl.models import LMM
 from mstar_pl.modules import PolicyModule
 from mstar_pl.parity import CHECKS, Subject, check_all, report
 from mstar_pl.types import InputError
-
-if TYPE_CHECKING:
-    from mstar_pl.rollouts.vllm_engine import VLLMEngine
 
 
 def check_lmm(
@@ -41,7 +38,8 @@ def check_lmm(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
-    def start_engine(lmm: LMM) -> VLLMEngine:
+    # The parser imports what annotations name, also of type checking alone: vLLM, which may not be there.
+    def start_engine(lmm: LMM) -> Any:
         from mstar_pl.rollouts.vllm_engine import VLLMEngine
 
         options = {"max_num_seqs": 32, "max_images": 2} | (engine_options or {})

@@ -247,7 +247,11 @@ class LMM:
 
     @cached_property
     def end_token_id(self) -> int:
-        """Token that the chat template puts behind an assistant's turn; responses end with it."""
+        """Token that the chat template puts behind an assistant's turn; responses end with it.
+
+        Raises:
+            InputError: What stands there is text, which a response may contain.
+        """
         marker = "MARKER"
         messages = [
             {"role": "user", "content": [{"type": "text", "text": "-"}]},
@@ -255,7 +259,14 @@ class LMM:
         ]
         text = self.processor.apply_chat_template(messages, tokenize=False)
         tail = self.tokenizer.encode(text.rpartition(marker)[2].strip(), add_special_tokens=False)
-        return tail[0] if tail else self.tokenizer.eos_token_id
+        if not tail:
+            return self.tokenizer.eos_token_id
+        if tail[0] not in self.tokenizer.added_tokens_decoder:
+            raise InputError(
+                f"{self.path}: the chat template ends a turn with the text {self.tokenizer.decode(tail)!r}; "
+                "give the token in an adapter of your own (LMM.end_token_id, docs/new_lmm.md)"
+            )
+        return tail[0]
 
     @cached_property
     def banned_token_ids(self) -> tuple[int, ...]:

@@ -61,15 +61,14 @@ class PolicyModule(LMMModule):
         self.val_accuracy = MeanMetric()
         self.test_accuracy = MeanMetric()
 
-    def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return loss, hit and label of every position that carries loss.
+    def token_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits and label of every position that carries loss.
 
         Args:
             batch: What `mstar_pl.data.collate.collate_examples` returns; T tokens a row.
 
         Returns:
-            `losses_N` (nats, float32), `hits_N` (whether the most likely token is the label) and `labels_N`,
-            for the N response tokens of the batch.
+            `logits_NV` (float32) and `labels_N`, for the N response tokens of the batch.
         """
         inputs = {key: value for key, value in batch.items() if key not in ("labels", "num_step_losses")}
         labels_BT = batch["labels"]
@@ -81,16 +80,41 @@ class PolicyModule(LMMModule):
         logits_BWV = self.model(**inputs, use_cache=False, logits_to_keep=width).logits[:, -width:-1]
         labels_BW = labels_BT[:, first:]
         mask_BW = labels_BW != IGNORE
-        logits_NV, labels_N = logits_BWV[mask_BW].float(), labels_BW[mask_BW]
-        return (
-            cross_entropy(logits_NV, labels_N, reduction="none"),
-            logits_NV.argmax(-1) == labels_N,
-            labels_N,
-        )
+        return logits_BWV[mask_BW].float(), labels_BW[mask_BW]
+
+    def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cross entropy, hit and label of every position that carries loss.
+
+        Args:
+            batch: What `mstar_pl.data.collate.collate_examples` returns.
+
+        Returns:
+            `losses_N` (nats, float32), `hits_N` (whether the most likely token is the label) and `labels_N`,
+            for the N response tokens of the batch.
+        """
+        logits_NV, labels_N = self.token_logits(batch)
+        losses_N = cross_entropy(logits_NV, labels_N, reduction="none")
+        return losses_N, logits_NV.argmax(-1) == labels_N, labels_N
+
+    def training_losses(self, logits_NV: Tensor, labels_N: Tensor, batch: Batch) -> Tensor:
+        """Return what training minimises at each response token; override it to add a term of your own.
+
+        The loss of an optimizer step is the mean of these over all its response tokens, so a term is weighed
+        as the cross entropy is, however the step is cut.
+
+        Args:
+            logits_NV: Logits at the N response tokens of the batch, float32.
+            labels_N: The tokens themselves.
+            batch: What they come from, for a term that needs more, e.g. the logits of another policy.
+
+        Returns:
+            `losses_N` (nats); by default the cross entropy.
+        """
+        return cross_entropy(logits_NV, labels_N, reduction="none")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's share of the optimizer step's mean loss."""
-        losses_N, _, _ = self.token_losses(batch)
+        losses_N = self.training_losses(*self.token_logits(batch), batch)
         self.log("train/loss", losses_N.detach().mean(), prog_bar=True, batch_size=losses_N.shape[0])
         return self.step_share(losses_N, batch["num_step_losses"])
 

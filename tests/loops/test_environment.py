@@ -16,7 +16,8 @@ from tests.processes import run
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-@pytest.mark.engine  # two processes want both cores
+@pytest.mark.engine
+@pytest.mark.processes
 def test_processes_that_differ_are_told_in_what(tmp_path):
     log = tmp_path / "log.txt"
     assert run(["-m", "tests.loops.unlike", "check", str(tmp_path)], log, LAUNCHER) == 0, log.read_text()
@@ -31,6 +32,7 @@ def test_processes_that_differ_are_told_in_what(tmp_path):
 
 
 @pytest.mark.engine
+@pytest.mark.processes
 def test_a_process_that_hangs_is_named_and_ends_too(internvl_folder, train_file, tmp_path):
     log = tmp_path / "log.txt"
     began = time.monotonic()

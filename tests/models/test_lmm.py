@@ -73,6 +73,14 @@ def test_end_of_turn_stops_and_placeholders_are_banned(family_folder):
     assert not set(lmm.stop_token_ids) & set(lmm.banned_token_ids)
 
 
+def test_a_turn_that_ends_with_text_is_refused(internvl_folder):
+    """Some templates write an assistant's content as it stands, list and all."""
+    lmm = LMM(internvl_folder)
+    lmm.processor.chat_template = "{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
+    with pytest.raises(InputError, match=r"ends a turn with the text \"'}\]\"; give the token"):
+        _ = lmm.end_token_id
+
+
 def test_the_instruction_follows_the_question(internvl_folder):
     prompt = Prompt(id="1", question="How many bars", images=("a.png",))
     plain, asked = (

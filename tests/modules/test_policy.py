@@ -64,6 +64,35 @@ def test_gradient_does_not_depend_on_the_micro_batches(internvl_folder, train_fi
     torch.testing.assert_close(heads[2], heads[1], rtol=1e-4, atol=1e-5)
 
 
+class Weighted(PolicyModule):
+    """The later a token of the vocabulary, the more it counts: a term that differs from token to token."""
+
+    def training_losses(self, logits_NV, labels_N, batch):
+        """Add the label's own number, in hundreds, times the squared log-normaliser."""
+        plain_N = super().training_losses(logits_NV, labels_N, batch)
+        return plain_N + labels_N / 100 * logits_NV.logsumexp(-1) ** 2
+
+
+def test_a_term_of_a_subclass_does_not_depend_on_the_micro_batches(internvl_folder, examples, tmp_path):
+    """As the cross entropy does not; and it is trained on, and not measured."""
+    file = str(write_jsonl(tmp_path / "train.jsonl", (example.to_json() for example in examples)))
+    module = {"optimizer": sgd, "lr_scheduler": None}
+    heads, losses = [], []
+    for kind, size in ((Weighted, 1), (Weighted, 4), (PolicyModule, 4)):
+        data = {"micro_batch_size": size, "bucket_steps": 1}
+        root = tmp_path / f"{kind.__name__}-{size}"
+        policy, trainer = run(internvl_folder, root, file, data=data, module=module, kind=kind, max_epochs=1)
+        heads.append(policy.model.lm_head.weight.detach())
+        with torch.no_grad():
+            batch = collate_examples(policy.lmm, examples)
+            cross_entropy = policy.token_losses(batch)[0].mean()
+        losses.append((float(trainer.callback_metrics["val/loss"]), float(cross_entropy)))
+    torch.testing.assert_close(heads[0], heads[1], rtol=1e-4, atol=1e-5)
+    assert (heads[1] - heads[2]).abs().max() > 1e-3
+    for logged, expected in losses:
+        assert logged == pytest.approx(expected, rel=1e-4)
+
+
 def test_loss_is_on_response_tokens_only(family_folder, examples):
     """Against the definition: cross entropy of each response token given everything before it."""
     policy = PolicyModule(adapter_for(family_folder, question_style="plain"))

@@ -22,12 +22,21 @@ def warm_up(optimizer):
 
 
 def run(
-    folder, root, train_file, *, callback=None, ckpt_path=None, data=None, module=None, **trainer_options
+    folder,
+    root,
+    train_file,
+    *,
+    callback=None,
+    ckpt_path=None,
+    data=None,
+    module=None,
+    kind=PolicyModule,
+    **trainer_options,
 ):
     """Train 10 steps of 4 examples an epoch, in micro-batches of 2."""
     seed_everything(0)
     module = {"optimizer": adamw, "lr_scheduler": warm_up} | (module or {})
-    policy = PolicyModule(adapter_for(folder, question_style="plain"), **module)
+    policy = kind(adapter_for(folder, question_style="plain"), **module)
     datamodule = PolicyDataModule(
         **{"train": train_file, "val": train_file, "batch_size": 4, "micro_batch_size": 2} | (data or {})
     )

@@ -88,6 +88,7 @@ def runs(tmp_path_factory, trainer):
 
 
 @pytest.mark.engine
+@pytest.mark.processes
 def test_a_run_does_not_change_with_the_process_of_the_engine_nor_with_its_death(runs):
     root, started = runs
     assert len(started) == 2, "one restart"
@@ -98,6 +99,7 @@ def test_a_run_does_not_change_with_the_process_of_the_engine_nor_with_its_death
 
 
 @pytest.mark.engine
+@pytest.mark.processes
 def test_weights_that_do_not_arrive_whole_are_found_and_the_next_ones_arrive(runs, prompts, monkeypatch):
     engine = runs[1][-1]
     lmm, model = engine.lmm, engine.lmm.load_model()
@@ -118,6 +120,7 @@ def test_weights_that_do_not_arrive_whole_are_found_and_the_next_ones_arrive(run
 
 
 @pytest.mark.engine
+@pytest.mark.processes
 def test_the_engine_ends_with_its_trainer_and_that_is_an_engine_error_in_each_verb(runs, prompts, trainer):
     engine = runs[1][-1]
     weights = engine.lmm.load_model().state_dict()
@@ -175,6 +178,7 @@ fill(root, engine, prompts, training_processes())
 
 
 @pytest.mark.engine
+@pytest.mark.processes
 def test_two_training_processes_hold_an_engine_together(internvl_folder, prompts, tmp_path):
     """They are given what one would be given, say the same of missing weights, and write once."""
     script, given, log = (tmp_path / name for name in ("member.py", "given.json", "log.txt"))

@@ -3,6 +3,7 @@
 from tests.tiny.gemma3 import build_gemma3
 from tests.tiny.idefics3 import build_idefics3
 from tests.tiny.internvl import build_internvl
+from tests.tiny.internvl2 import build_internvl2
 from tests.tiny.llava import build_llava, build_llava_siglip
 from tests.tiny.llava_onevision import build_llava_onevision
 from tests.tiny.minicpmv4_6 import build_minicpmv4_6
@@ -11,10 +12,11 @@ from tests.tiny.qwen2_vl import build_qwen2_vl
 from tests.tiny.qwen3_vl import build_qwen3_vl
 from tests.tiny.smolvlm import build_smolvlm
 
-__all__ = ["BUILDERS", "build_internvl", "build_qwen"]
+__all__ = ["BUILDERS", "build_internvl", "build_internvl2", "build_qwen"]
 
 BUILDERS = {
     "internvl": build_internvl,
+    "internvl2": build_internvl2,
     "qwen2_5_vl": build_qwen,
     "qwen2_vl": build_qwen2_vl,
     "qwen3_vl": build_qwen3_vl,
