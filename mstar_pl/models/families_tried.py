@@ -34,15 +34,15 @@ CAUSAL_ON_CPU = (
     "sample on a GPU, or with TransformersEngine"
 )
 
+BFLOAT16_ON_CPU = (
+    "vLLM on a CPU computes linear attention in bfloat16 only, its engine will not start; set dtype: bfloat16"
+)
+
 ON_CPU: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("gemma3", "float32"): CAUSAL_ON_CPU,
         ("gemma3", "bfloat16"): CAUSAL_ON_CPU,
-        (
-            "minicpmv4_6",
-            "float32",
-        ): "vLLM on a CPU computes linear attention in bfloat16 only, its engine will "
-        "not start; set dtype: bfloat16",
+        ("minicpmv4_6", "float32"): BFLOAT16_ON_CPU,
     }
 )
 """What the engine cannot do without a GPU, for models of a `model_type` in a `dtype`."""
