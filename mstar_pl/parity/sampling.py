@@ -12,7 +12,7 @@ from mstar_pl.parity.training import Finding
 from mstar_pl.types import SamplingConfig
 
 NOISE = 0.02
-"""Relative noise that changes weights between two syncs; small, so that a trained model still answers."""
+"""Noise that changes weights between two syncs, relative to their size."""
 
 
 def prompt_tokens(subject: Subject) -> Finding:
@@ -46,8 +46,9 @@ def after_sync(subject: Subject) -> Finding:
     generator = torch.Generator().manual_seed(1)
     for parameter in subject.model.parameters():
         if parameter.is_floating_point():
+            size = float(parameter.float().square().mean().sqrt())
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.mul_(1 + NOISE * noise)
+            parameter.add_(NOISE * (size or 1) * noise)  # biases are often zero: one that is lost must show
     subject.sync(subject.engine)
     return Finding(subject.compare()[0])
 
