@@ -15,10 +15,12 @@ from torch.nn.functional import cross_entropy
 from transformers import LlavaConfig
 
 from mstar_pl import models
-from mstar_pl.data.collate import collate_examples, collate_prompts, with_blank_image
+from mstar_pl.data.collate import collate_examples, collate_prompts, join_responses, with_blank_image
+from mstar_pl.data.collate_steps import encode_steps
 from mstar_pl.models import GROUPS, LMM, InternVL, Llava, Qwen3_VL, adapter_for
 from mstar_pl.models.export import export_policy
 from mstar_pl.models.families import FAMILIES
+from mstar_pl.models.process_reward import ProcessRewardModel, StepReadOut, step_logits
 from mstar_pl.types import Example, InputError, Prompt
 from tests.tiny import BUILDERS
 
@@ -228,6 +230,26 @@ def test_engine_and_exports_know_the_tower_by_its_published_names(tiny, tmp_path
     for folder in (lmm.path, export_policy(lmm, model, tmp_path / "policy")):
         with safe_open(Path(folder) / "model.safetensors", "pt") as file:
             assert tower == {one for one in file.keys() if "vision_tower." in one}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen3_vl", "minicpmv4_6"])
+def test_steps_are_scored_behind_a_shared_prompt_as_in_whole_forwards(tiny, picture, name):
+    """Sliding windows, positions of three axes and the states of linear attention go on where it ended."""
+    lmm = tiny(name)
+    model = lmm.load_model()
+    scorer = ProcessRewardModel(lmm, model, StepReadOut(lmm, model))
+    responses = [["red 2.", "blue 2.", "Add: 4."], ["4"], ["I count 7 red bars.", "# Answer\n\n4"]]
+    for images in ([], [(131, 77)], [(96, 96), (60, 200)]):
+        prompt = Prompt(id="1", question="How many bars?", images=tuple(map(picture, images)))
+        inputs = collate_prompts(lmm, [prompt])
+        found = scorer.score(prompt, responses)
+        for scores, steps in zip(found, responses, strict=True):
+            ids, ends = encode_steps(lmm, steps)
+            whole, (start,) = join_responses(lmm, inputs, [ids])
+            places = torch.tensor(ends) + start
+            with torch.no_grad():
+                logits = step_logits(model, scorer.read_out, whole, torch.zeros_like(places), places)
+            assert scores == pytest.approx(logits.sigmoid().tolist(), abs=1e-5)
 
 
 def a_folder(tmp_path, **config):
