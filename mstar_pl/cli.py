@@ -65,8 +65,8 @@ data and evaluation:
   table      the paper's tables:   mstar-pl table --results.warmup runs/a --results.mstar runs/b
   export     models, data sets:    mstar-pl export model --source runs/mstar/policy --out my-policy
                                    mstar-pl export dataset --splits.train runs/label/train.jsonl --out steps …
-  convert    published models:     mstar-pl convert internvl2 --source InternVL2-2B --out models/InternVL2-2B
-                                   mstar-pl convert minicpmv --source DOWNLOAD --out models/MiniCPM-V-2_5
+  convert    published models:     mstar-pl convert internvl2 InternVL2-2B models/InternVL2-2B
+                                   mstar-pl convert minicpmv DOWNLOAD models/MiniCPM-V-2_5
 
 Every command has its own help: mstar-pl COMMAND --help. The options of a class are shown by, e.g.,
 mstar-pl fit --model.help mstar_pl.modules.PolicyModule.
@@ -102,7 +102,7 @@ def main(args: Sequence[str] | None = None) -> int:
             auto_cli(
                 {argv[0]: _command(argv[0])},  # parsers of the others import much more
                 args=[_underscored(one) for one in argv],
-                as_positional=False,
+                as_positional=argv[0] == "convert",  # as of a copy, its source and target
                 prog="mstar-pl",
                 exit_on_error=False,
             )

@@ -13,22 +13,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mstar_pl.data.format import QuestionStyle, render_question
 from mstar_pl.data.images import image_size
+from mstar_pl.models.families_tried import check_choice
+from mstar_pl.models.parts import ModelParts
 from mstar_pl.types import InputError, Prompt
-
-Group = Literal["vision", "projector", "language"]
-GROUPS: tuple[Group, ...] = ("vision", "projector", "language")
 
 EMBEDDED = "embedded"
 EMBEDDED_PATH = Path(__file__).parent / "embedded"
 
 
-class LMM:
+class LMM(ModelParts):
     """Adapter of any model that `AutoModelForImageTextToText` loads and that has a chat template.
 
     A family overrides the few lines in which it differs; `InternVL` and `Qwen2_5_VL` show how. The adapter
@@ -47,17 +44,17 @@ class LMM:
             engine get the same.
 
     Raises:
-        InputError: The folder does not exist or is not a model folder.
+        InputError: The folder is not a model folder, or its model is known not to work with the adapter.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     """Values of `model_type` in a `config.json` for which this adapter is chosen."""
 
+    adds_first_token: ClassVar[bool] = False
+    """Whether the tokenizer puts a first token before a prompt, since the chat template does not."""
+
     engine_args: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Further arguments of the vLLM engine that the family needs."""
-
-    never_used: ClassVar[str] = "(?!)"
-    """Pattern, searched in names, of parameters that no loss reaches, e.g. a pooling head; not trained."""
 
     known_gaps: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
     """Checks of `mstar-pl check-lmm` that the family cannot pass: the largest size, and why."""
@@ -88,10 +85,7 @@ class LMM:
         self.system_prompt = system_prompt
         self.instruction = instruction
         self.processor_options = dict(processor_options or {})
-        if not (Path(self.path) / "config.json").is_file():
-            raise InputError(
-                f"{self.path}: not a model folder (no config.json); give a local Hugging Face folder"
-            )
+        check_choice(self)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -202,7 +196,7 @@ class LMM:
             images=nested,
             padding=True,
             padding_side="right",
-            add_special_tokens=False,
+            add_special_tokens=self.adds_first_token,
             return_tensors="pt",
             **self.processor_options,
         )
@@ -216,25 +210,38 @@ class LMM:
         """Return the text of response tokens, without special tokens."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
+    def prompt_tokens(self, text: str) -> list[int]:
+        """Return the tokens of a prompt as `render` gives it, placeholders unexpanded."""
+        return self.tokenizer.encode(text, add_special_tokens=self.adds_first_token)
+
+    def engine_prompt(self, text: str) -> dict[str, Any]:
+        """Return a prompt for vLLM: its tokens; before a text vLLM would put a first token of its own."""
+        return {"prompt_token_ids": self.prompt_tokens(text)}
+
     def num_prompt_tokens(self, prompt: Prompt) -> int:
         """Return the tokens of a prompt, its image tokens included, from the images' headers alone.
 
         Raises:
             InputError: The processor takes no image of this shape, or the text spells a special token.
         """
-        num_text = len(self.tokenizer.encode(self.render(prompt), add_special_tokens=False))
+        num_text = len(self.prompt_tokens(self.render(prompt)))
         if not prompt.images:
             return num_text
         sizes = [image_size(image) for image in prompt.images]
+        try:
+            return num_text - len(sizes) + sum(self.num_image_tokens(sizes))
+        except ValueError as error:
+            raise InputError(f"prompt {prompt.id!r}: {', '.join(prompt.images)}: {error}") from None
+
+    def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
+        """Return how many tokens stand for each image of a prompt, given their (height, width) in pixels."""
         shared = self.processor.valid_processor_kwargs
         defaults = deepcopy(shared._defaults)
         try:
             counts = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **self.processor_options)
-        except ValueError as error:
-            raise InputError(f"prompt {prompt.id!r}: {', '.join(prompt.images)}: {error}") from None
         finally:
             shared._defaults = defaults  # Transformers writes our options into those of all processors
-        return num_text - len(sizes) + sum(counts["num_image_tokens"])
+        return counts["num_image_tokens"]
 
     # Tokens
 
@@ -285,65 +292,6 @@ class LMM:
         tokens |= {getattr(self.processor, name, None) or "" for name in ("image_token", "video_token")}
         return re.compile("|".join(map(re.escape, sorted(tokens - {""}, key=len, reverse=True))) or "(?!)")
 
-    # Parts of the model
-
-    def group(self, model: nn.Module, name: str) -> Group:
-        """Return the group of a parameter: vision tower, projector, or language model with its head."""
-        vision, language = _prefixes(model)
-        if name.startswith(vision) and not self.is_projector(name):
-            return "vision"
-        return "language" if name.startswith(language) or name.startswith("lm_head") else "projector"
-
-    def is_projector(self, name: str) -> bool:
-        """Tell whether a parameter inside the vision tower belongs to the projector."""
-        return False
-
-    def freeze(self, model: PreTrainedModel, groups: Iterable[Group]) -> None:
-        """Stop the gradients of the groups, and of what no loss reaches.
-
-        Raises:
-            InputError: A group is unknown, or nothing would be trained.
-        """
-        frozen = set(groups)
-        check_groups(frozen)
-        if frozen == set(GROUPS):
-            raise InputError("all parameter groups are frozen; leave one out of 'freeze'")
-        for name, parameter in model.named_parameters():
-            if self.group(model, name) in frozen or not self.is_used(name):
-                parameter.requires_grad_(False)
-
-    def is_used(self, name: str) -> bool:
-        """Tell whether a loss reaches a parameter."""
-        return not re.search(self.never_used, name)
-
-    def lora_targets(self, model: PreTrainedModel, group: Group) -> list[str]:
-        """Return the names of the layers of a group that LoRA can adapt: all linear ones but the head.
-
-        Raises:
-            InputError: There are none.
-        """
-        found = [
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-            # PyTorch's multi-head attention reads its weight and never calls it: an update would be ignored.
-            and not isinstance(module, NonDynamicallyQuantizableLinear)
-            and module is not model.get_output_embeddings()
-            and self.group(model, f"{name}.weight") == group
-            and self.is_used(f"{name}.weight")
-        ]
-        if not found:
-            raise InputError(f"model.lora: the {group} of {self.path} has no linear layer; set {group}: full")
-        return found
-
-    def shard_blocks(self, model: nn.Module) -> list[tuple[Group, nn.Module]]:
-        """Return the blocks to shard one by one, with their groups: the layers of both towers."""
-        return [
-            (self.group(model, name), module)
-            for name, module in model.named_modules()
-            if isinstance(module, GradientCheckpointingLayer)
-        ]
-
     def forget_positions(self, body: nn.Module) -> None:
         """Forget what the model keeps of the positions of its last prompt; by default it keeps nothing.
 
@@ -354,21 +302,3 @@ class LMM:
     def engine_weights(self, named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Yield weights under the names that the engine knows; the same names by default."""
         yield from named
-
-
-def check_groups(names: Iterable[str]) -> None:
-    """Refuse what is no parameter group.
-
-    Raises:
-        InputError: A name is unknown.
-    """
-    if unknown := sorted(set(names) - set(GROUPS)):
-        raise InputError(f"unknown parameter group {unknown[0]!r}; known are {', '.join(GROUPS)}")
-
-
-def _prefixes(model: Any) -> tuple[str, str]:
-    """Return the name prefixes of vision tower and language model, with the closing dot."""
-    names = {id(module): name for name, module in model.named_modules()}
-    parts = model.get_encoder(modality="image"), model.get_decoder()
-    vision, language = (f"{names[id(part)]}." for part in parts)
-    return vision, language

@@ -14,7 +14,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mstar_pl.models.lmm import LMM, Group, check_groups
+from mstar_pl.models.lmm import LMM
+from mstar_pl.models.parts import Group, check_groups
 from mstar_pl.types import InputError
 
 

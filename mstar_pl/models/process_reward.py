@@ -186,7 +186,8 @@ class ProcessRewardModel:
         """Return the step scores of K encoded responses behind the cache of their prompt."""
         device = self.model.device
         cache = copy.deepcopy(prefix)
-        cache.batch_repeat_interleave(len(tails))
+        first = torch.zeros(len(tails), dtype=torch.long, device=device)
+        cache.reorder_cache(cast(torch.LongTensor, first))
         ids_KR = pad_sequence(
             [torch.tensor(ids) for ids, _ in tails], batch_first=True, padding_value=self.lmm.pad_token_id
         )

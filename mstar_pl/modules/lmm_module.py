@@ -20,8 +20,8 @@ from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.models import GROUPS, LMM, Group, LoRA
 from mstar_pl.models.gathered import whole
-from mstar_pl.models.lmm import check_groups
 from mstar_pl.models.lora import plain_model
+from mstar_pl.models.parts import check_groups
 from mstar_pl.types import InputError
 
 

@@ -79,7 +79,8 @@ class PolicyModule(LMMModule):
         # part.
         first = int((labels_BT != IGNORE).any(0).int().argmax())
         width = labels_BT.shape[1] - first + 1
-        logits_BWV = self.model(**inputs, use_cache=False, logits_to_keep=width).logits[:, :-1]
+        # Cut once more: MiniCPM-V 4.6 gives the logits of all positions.
+        logits_BWV = self.model(**inputs, use_cache=False, logits_to_keep=width).logits[:, -width:-1]
         labels_BW = labels_BT[:, first:]
         mask_BW = labels_BW != IGNORE
         return logits_BWV[mask_BW].float(), labels_BW[mask_BW]

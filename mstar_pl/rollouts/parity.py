@@ -91,7 +91,7 @@ def response_logits(
     model.eval()
     logits = model(**whole, use_cache=False, logits_to_keep=len(response_R) + 1).logits
     model.train(training)
-    return response_R, logits[0, :-1].float().cpu()
+    return response_R, logits[0, -len(response_R) - 1 : -1].float().cpu()
 
 
 def shortfalls(lmm: LMM, response_R: Tensor, logits_RV: Tensor) -> Tensor:

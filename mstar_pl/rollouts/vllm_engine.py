@@ -289,8 +289,8 @@ class VLLMEngine(RolloutEngine):
             raise EngineError(f"the engine's process failed: {error}") from error
 
     def _input(self, request: Request, load: Callable[[str], Image]) -> dict[str, Any]:
-        # Unexpanded text: the engine expands each placeholder itself, a second expansion would go unnoticed.
-        given: dict[str, Any] = {"prompt": self.lmm.render(request.prompt) + request.prefix}
+        # Unexpanded: the engine expands each placeholder itself, a second expansion would go unnoticed.
+        given = self.lmm.engine_prompt(self.lmm.render(request.prompt) + request.prefix)
         if request.prompt.images:
             given["multi_modal_data"] = {"image": [load(image) for image in request.prompt.images]}
         return given

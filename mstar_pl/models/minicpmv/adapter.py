@@ -40,7 +40,7 @@ class MiniCPMV(LMM):
         if "AutoModelForImageTextToText" not in config.get("auto_map", {}):
             raise InputError(
                 f"{self.path}: the published files, whose code does not run any more; write a folder with: "
-                f"mstar-pl convert minicpmv --source {self.path} --out FOLDER"
+                f"mstar-pl convert minicpmv {self.path} OUT"
             )
         if unknown := sorted(self.processor_options.keys() - {"max_slice_nums"}):
             raise InputError(f"unknown processor option {unknown[0]!r}; MiniCPM-V has max_slice_nums")

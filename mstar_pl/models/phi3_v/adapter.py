@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from mstar_pl.data.images import image_size
-from mstar_pl.models.lmm import LMM, Group
+from mstar_pl.models.lmm import LMM
+from mstar_pl.models.parts import Group
 from mstar_pl.models.phi3_v.configuration import Phi3VConfig
 from mstar_pl.models.phi3_v.processing import PLACEHOLDER
 from mstar_pl.types import InputError, Prompt
@@ -53,8 +54,8 @@ class Phi3V(LMM):
             )
         return super().processor
 
-    @property
-    def never_used(self) -> str:  # type: ignore[override] # it depends on the number of layers
+    @cached_property
+    def never_used(self) -> str:
         """Pattern of the tower's last layer and its norm: the projector reads the layer before."""
         last = self.config.clip.num_hidden_layers - 1
         return rf"\.vision_model\.(encoder\.layers\.{last}|post_layernorm)\."
@@ -94,6 +95,10 @@ class Phi3V(LMM):
         except ValueError as error:
             raise InputError(f"prompt {prompt.id!r}: {', '.join(prompt.images)}: {error}") from None
         return len(self.processor.tokenize(self.render(prompt), counts))
+
+    def engine_prompt(self, text: str) -> dict[str, Any]:
+        """Return a prompt for vLLM, which reads the pieces around images one by one."""
+        return {"prompt": text}
 
     def encode_response(self, response: str) -> list[int]:
         """Return the tokens of a response and the token that ends the turn.

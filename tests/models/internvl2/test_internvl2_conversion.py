@@ -231,7 +231,7 @@ def test_another_architecture_is_refused_with_the_reason(change, message):
 def test_the_command_converts_once(published, tmp_path, capsys):
     left = tmp_path / ".out.999999.tmp"
     left.mkdir()  # of a process that was killed
-    arguments = ["convert", "internvl2", "--source", str(published), "--out", str(tmp_path / "out")]
+    arguments = ["convert", "internvl2", str(published), str(tmp_path / "out")]
     assert main(arguments) == 0
     assert not left.exists()
     assert main(arguments) == 2

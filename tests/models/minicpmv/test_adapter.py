@@ -36,7 +36,7 @@ def change(folder, **values):
 
 def test_conversion_keeps_weights_and_needs_no_published_code(published, tmp_path, capsys):
     out = tmp_path / "converted"
-    assert main(["convert", "minicpmv", "--source", str(published), "--out", str(out)]) == 0
+    assert main(["convert", "minicpmv", str(published), str(out)]) == 0
     assert capsys.readouterr().out == f"wrote {out}\n"
     assert type(adapter_for(str(out))) is MiniCPMV
     expected, found = (
@@ -47,7 +47,7 @@ def test_conversion_keeps_weights_and_needs_no_published_code(published, tmp_pat
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     config = json.loads((out / "config.json").read_text())
     assert set(config["auto_map"].values()) == {"configuration.MiniCPMVConfig", "modeling.MiniCPMV"}
-    assert main(["convert", "minicpmv", "--source", str(published), "--out", str(out)]) == 2
+    assert main(["convert", "minicpmv", str(published), str(out)]) == 2
 
 
 def test_the_first_token_is_there_once(published, minicpmv):
@@ -82,7 +82,7 @@ def test_other_versions_are_refused_with_the_reason(published, tmp_path, values,
 
 def test_published_files_are_to_be_converted(published):
     change(published, version=None)  # the first revisions state none
-    with pytest.raises(InputError, match=f"mstar-pl convert minicpmv --source {published}"):
+    with pytest.raises(InputError, match=f"mstar-pl convert minicpmv {published} OUT"):
         adapter_for(str(published))
 
 

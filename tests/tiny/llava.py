@@ -1,0 +1,67 @@
+"""Tiny LLaVAs: one with a CLIP tower, one with a SigLIP tower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    CLIPImageProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    SiglipImageProcessor,
+)
+
+from tests.tiny.common import extended_tokenizer, llama, save_model, tower
+
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}"
+    "{% endif %}{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}<image>\n"
+    "{% endfor %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' ' }}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def build_llava(folder: Path) -> Path:
+    """A CLIP tower of three layers, of which the last is not used; the first token is the tokenizer's."""
+    images = CLIPImageProcessor(size={"shortest_edge": 84}, crop_size={"height": 84, "width": 84})
+    vision = tower(84, model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64)
+    return _build(folder, images, vision, "default", -2, num_additional_image_tokens=1)
+
+
+def build_llava_siglip(folder: Path) -> Path:
+    """A SigLIP tower of two layers, both used."""
+    images = SiglipImageProcessor(size={"height": 84, "width": 84})
+    vision = tower(84, model_type="siglip_vision_model")
+    return _build(folder, images, vision, "full", -1, num_additional_image_tokens=0)
+
+
+def _build(
+    folder: Path, images: Any, vision: dict[str, Any], select: str, layer: int, **options: Any
+) -> Path:
+    names = ("<s>", "</s>", "<unk>", "<image>", "<pad>")
+    ends = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    fast = extended_tokenizer(names, first="<s>", **ends)
+    LlavaProcessor(
+        image_processor=images,
+        tokenizer=fast,
+        patch_size=14,
+        vision_feature_select_strategy=select,
+        chat_template=LLAVA_TEMPLATE,
+        **options,
+    ).save_pretrained(folder)
+    config = LlavaConfig(
+        text_config=llama(fast),
+        vision_config=vision,
+        image_token_index=fast.convert_tokens_to_ids("<image>"),
+        image_seq_length=36,
+        vision_feature_select_strategy=select,
+        vision_feature_layer=layer,
+    )
+    return save_model(LlavaForConditionalGeneration(config), fast, folder, published_name)
+
+
+def published_name(name: str) -> str:
+    """Return the name of a weight as the folders on the hub have it."""
+    return name.replace("vision_tower.", "vision_tower.vision_model.")
