@@ -31,7 +31,7 @@ ENTRY_POINTS = LEVELS[-1]
 FORMATS = ("data/tables.py", "data/arrow_tables.py", "data/elements.py", "data/sources/")
 FORMATS += ("rewards/official/", "evaluation/benchmarks/")
 FORMATS += ("evaluation/comparison", "evaluation/paper.py")  # the tables that the paper has laid down
-FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py")  # files that others read: hub, datasets
+FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py", "models/publish.py")  # what others read
 
 # Models, too: what is particular to a family grows with their number. `models/lmm.py` is what they share.
 FAMILIES = ("models/families", "models/phi3_v", "models/minicpmv", "models/internvl2")

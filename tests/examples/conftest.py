@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.published import publish_glm4v
+from tests.examples.published_glm4v import publish_glm4v
 
 EXAMPLE = Path(__file__).parents[2] / "examples/mstar_pl_glm4v"
 
