@@ -61,6 +61,8 @@ def test_low_rank_updates_of_groups_are_planned(internvl_folder, capsys):
     for group in ("language", "vision"):
         assert training[f"weights: {group}, trained"] < training[f"weights: {group}, frozen"]
     assert "weights: projector, frozen" not in training
+    trained = sum(size for part, size in training.items() if part.endswith(", trained"))
+    assert training["optimizer"] == pytest.approx(2 * trained, rel=0.01), "moments of what is trained"
 
 
 def test_the_scale_of_the_paper_is_planned_with_a_folder_of_the_architecture(internvl_folder, capsys):

@@ -14,6 +14,8 @@ from mstar_pl.modules.dry_run import dry_run
 from tests.modules.recorder import Recorder
 from tests.modules.training import adamw, sgd
 
+CHECKPOINTED = {"optimizer": adamw, "gradient_checkpointing": True, "freeze": ["vision"]}
+
 
 def measured(module, batch, root, **options):
     recorder = Recorder(batch)
@@ -38,19 +40,21 @@ def batch_of(folder, examples):
 
 
 @pytest.mark.parametrize(
-    ("precision", "accumulates", "options"),
+    ("family", "precision", "accumulates", "options"),
     [
-        ("32-true", False, {"optimizer": adamw}),
-        ("bf16-mixed", False, {"optimizer": adamw, "gradient_checkpointing": True, "freeze": ["vision"]}),
-        ("32-true", True, {"optimizer": sgd, "lora": LoRA(rank=4)}),
+        ("internvl_folder", "32-true", False, {"optimizer": adamw}),
+        ("internvl_folder", "bf16-mixed", False, CHECKPOINTED),
+        ("qwen_folder", "bf16-mixed", False, CHECKPOINTED),
+        ("internvl_folder", "32-true", True, {"optimizer": sgd, "lora": LoRA(rank=4)}),
     ],
 )
 def test_a_dry_run_takes_what_a_training_takes(
-    family_folder, examples, tmp_path, precision, accumulates, options
+    request, examples, tmp_path, family, precision, accumulates, options
 ):
     """Within 5 %; the settings differ by far more, so that a part that is forgotten shows."""
-    batch = batch_of(family_folder, examples)
-    modules = [PolicyModule(adapter_for(family_folder, question_style="plain"), **options) for _ in range(2)]
+    folder = request.getfixturevalue(family)
+    batch = batch_of(folder, examples)
+    modules = [PolicyModule(adapter_for(folder, question_style="plain"), **options) for _ in range(2)]
     real = measured(modules[0], batch, tmp_path, precision=precision, accumulate_grad_batches=1 + accumulates)
     footprint = dry_run(modules[1], batch, precision=precision, accumulates=accumulates)
     assert footprint.peak().total() == pytest.approx(real, rel=0.05)

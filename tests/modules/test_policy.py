@@ -25,16 +25,21 @@ def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_is_not(
     assert not torch.equal(other.model.lm_head.weight, first[0]["model.lm_head.weight"])
 
 
-@pytest.fixture(
-    scope="module", params=[{}, {"lora": LoRA(rank=2, dropout=0.1)}], ids=["full", "lora with dropout"]
-)
+MODULES = {"full": {}, "lora with dropout": {"lora": LoRA(rank=2, dropout=0.1)}}
+
+
+@pytest.fixture(scope="module")
 def uninterrupted(request, internvl_folder, train_file, tmp_path_factory):
     """Options of a module, and what a run of 20 steps ends with."""
-    root = tmp_path_factory.mktemp("whole")
-    return request.param, state(*run(internvl_folder, root, train_file, module=request.param))
+    root, module = tmp_path_factory.mktemp("whole"), MODULES[request.param]
+    return module, state(*run(internvl_folder, root, train_file, module=module))
 
 
-@pytest.mark.parametrize("steps", [3, 10, 13])
+@pytest.mark.parametrize(
+    ("uninterrupted", "steps"),
+    [("full", 3), ("full", 10), ("full", 13), ("lora with dropout", 13)],
+    indirect=["uninterrupted"],
+)
 def test_resumed_run_equals_the_uninterrupted_one(
     internvl_folder, train_file, tmp_path, steps, uninterrupted
 ):

@@ -45,6 +45,7 @@ def run(
         "accelerator": "cpu",
         "gradient_clip_val": 1.0,
         "logger": False,
+        "limit_val_batches": 1,
     } | trainer_options
     trainer = Trainer(
         default_root_dir=root,

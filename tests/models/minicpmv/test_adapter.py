@@ -68,7 +68,6 @@ def test_the_first_token_is_there_once(published, minicpmv):
         ({"version": 4.5}, r"MiniCPM-V 4\.5 is not ported \(its language model is Qwen3"),
         ({"version": None, "hidden_size": 2304}, r"MiniCPM-V 2\.0 is not ported"),
         ({"version": "3.0"}, r"MiniCPM-V 3\.0 is not ported \(an unknown version\)"),
-        ({"model_type": "minicpmo"}, "model_type 'minicpmo' does not work: it needs published code"),
         ({"drop_vision_last_layer": True}, "drop_vision_last_layer is set"),
     ],
 )
