@@ -14,8 +14,8 @@ CHAOS = Path(__file__).parents[1] / "bin/chaos"
 @pytest.mark.processes
 @pytest.mark.timeout(600)
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
-    command = [sys.executable, str(CHAOS), "--kills", "8", "--seed", "3", "--out", str(tmp_path)]
+    command = [sys.executable, str(CHAOS), "--kills", "4", "--seed", "3", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^8 kills of \d+ runs", done.stdout, re.MULTILINE)
+    assert re.search(r"^4 kills of \d+ runs", done.stdout, re.MULTILINE)
     assert "mismatches: 0" in done.stdout

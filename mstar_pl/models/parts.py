@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from functools import cached_property
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -96,9 +97,14 @@ def check_groups(names: Iterable[str]) -> None:
         raise InputError(f"unknown parameter group {unknown[0]!r}; known are {', '.join(GROUPS)}")
 
 
+_PREFIXES: MutableMapping[nn.Module, tuple[str, str]] = WeakKeyDictionary()
+
+
 def _prefixes(model: Any) -> tuple[str, str]:
-    """Return the name prefixes of vision tower and language model, with the closing dot."""
-    names = {id(module): name for name, module in model.named_modules()}
-    parts = model.get_encoder(modality="image"), model.get_decoder()
-    vision, language = (f"{names[id(part)]}." for part in parts)
-    return vision, language
+    """Return the name prefixes of vision tower and language model, with the closing dot; looked up once."""
+    if model not in _PREFIXES:
+        names = {id(module): name for name, module in model.named_modules()}
+        parts = model.get_encoder(modality="image"), model.get_decoder()
+        vision, language = (f"{names[id(part)]}." for part in parts)
+        _PREFIXES[model] = vision, language
+    return _PREFIXES[model]

@@ -85,7 +85,7 @@ def test_resumed_run_of_groups_equals_the_uninterrupted_one(internvl_folder, tra
     assert_same(state(*fit("stopped", ckpt_path="last")), whole)
 
 
-@pytest.mark.parametrize("module", [{}, {"lora": MIXED}, {"freeze": ["vision"]}])
+@pytest.mark.parametrize("module", [{"lora": MIXED}, {"freeze": ["vision"]}])
 def test_a_restart_brings_back_the_initial_weights(internvl_folder, train_file, tmp_path, module):
     policy, _ = run(internvl_folder, tmp_path, train_file, data=ONE_STEP, module=module, max_epochs=1)
     policy.restart_policy()

@@ -59,14 +59,13 @@ def test_gradient_does_not_depend_on_the_micro_batches(internvl_folder, train_fi
     """Responses differ in length: a mean of means would weigh their tokens differently."""
     module = {"optimizer": sgd, "lr_scheduler": None}
     heads = []
-    for size in (1, 2, 4):
+    for size in (1, 4):
         data = {"micro_batch_size": size, "bucket_steps": 1}
         policy, _ = run(
             internvl_folder, tmp_path / str(size), train_file, data=data, module=module, max_epochs=1
         )
         heads.append(policy.model.lm_head.weight.detach())
-    torch.testing.assert_close(heads[0], heads[1], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(heads[2], heads[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*heads, rtol=1e-4, atol=1e-5)
 
 
 class Weighted(PolicyModule):

@@ -106,7 +106,7 @@ def test_weights_that_do_not_arrive_whole_are_found_and_the_next_ones_arrive(run
     weights = model.state_dict()
     files = placement.files
     monkeypatch.setattr(placement, "files", partial(files, size=100_000))
-    for part in (".q_proj.", "vis", "embed_tokens"):
+    for part in (".q_proj.", "vis"):
         assert_faults_are_found(engine, weights, part, prompts)
     engine.load_policy(weights.items(), version=1)
     assert check_parity(engine, lmm, model, prompts) < 1e-3
@@ -162,7 +162,7 @@ lmm = adapter_for(folder, question_style="plain")
 engine = VLLMEngine(lmm, max_model_len=256, max_num_seqs=64, tensor_parallel_size=2)
 model = lmm.load_model()
 weights = model.state_dict()
-for part in (".q_proj.", "embed_tokens", ".down_proj.", "vis"):
+for part in (".q_proj.", "embed_tokens"):
     name = next(name for name in weights if part in name)
     try:
         engine.load_policy([item for item in weights.items() if item[0] != name], version=1)
