@@ -25,14 +25,15 @@ class QuantizedLinear(Linear4bit):
         dtype, weight = layer.weight.dtype, layer.weight.detach()
         size = layer.in_features, layer.out_features
         super().__init__(*size, layer.bias is not None, compute_dtype=dtype, quant_type="nf4", device="meta")
-        self.weight = Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
+        held = Params4bit(weight, requires_grad=False, quant_type="nf4")
+        self.weight = cast(nn.Parameter, held).to(device)
         self.bias = layer.bias
         # In evaluation, and then for good, it would pack weights for a CPU kernel that rounds otherwise.
         self.support_avx512bf16_for_cpu = False
 
     def dequantized(self) -> Tensor:
         """Return the weight as the layer uses it, in the dtype it was loaded in."""
-        return functional.dequantize_4bit(self.weight.data, self.weight.quant_state)
+        return functional.dequantize_4bit(self.weight.data, cast(Params4bit, self.weight).quant_state)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         nn.Module._save_to_state_dict(self, destination, prefix, keep_vars)

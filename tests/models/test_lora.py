@@ -138,16 +138,8 @@ def test_a_target_that_is_no_layer_of_its_group_is_refused(family_folder):
         LoRA(targets=["q_proj", "qkv"]).apply(lmm, lmm.load_model())
 
 
-@pytest.fixture
-def bitsandbytes():
-    """The package that holds weights in 4 bits; it is an extra."""
-    return pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes (mstar_pl[qlora])")
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_in_4_bits_are_merged_and_exported_in_full(
-    family_folder, examples, tmp_path, dtype, bitsandbytes
-):
+def test_weights_in_4_bits_are_merged_and_exported_in_full(family_folder, examples, tmp_path, dtype):
     """The engine gets what the tuned model computes with: the rounded weights, their updates added."""
     lmm = adapter_for(family_folder, dtype=dtype)
     batch = collate_examples(lmm, examples[:2])

@@ -174,7 +174,6 @@ def test_what_is_never_used_is_neither_stepped_nor_awaited(
 def test_a_run_in_4_bits_goes_on_from_a_checkpoint_without_the_frozen_weights(
     internvl_folder, train_file, tmp_path
 ):
-    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes (mstar_pl[qlora])")
     module = {"lora": LoRA(rank=2, quantize="nf4")}
     policy, trainer = run(internvl_folder, tmp_path / "whole", train_file, module=module)
     whole = state(policy, trainer)
