@@ -54,9 +54,8 @@ def test_suite(subject):
     assert gaps == set(subject.lmm.known_gaps), "a gap that is closed is no known one"
 
 
-def test_a_family_of_the_paper_evolves(subject, request, tmp_path):
-    if request.node.callspec.params["subject"] not in PAPER:
-        pytest.skip("not a family of the paper")
+@pytest.mark.parametrize("subject", PAPER, indirect=True)
+def test_a_family_of_the_paper_evolves(subject, tmp_path):
     files = write_files(tmp_path, 8, 4)
     policy, trainer = evolve(
         tmp_path / "run",
