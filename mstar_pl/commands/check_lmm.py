@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,19 +37,18 @@ def check_lmm(
         engine: The engine to compare with, or 'none' for the training side alone.
         engine_options: Further options of the engine as JSON, e.g. '{"gpu_memory_utilization": 0.4}'.
         max_tokens: Tokens of each sampled response.
+
+    Raises:
+        InputError: A check failed, or an option is wrong.
     """
+    if max_tokens < 1:
+        raise InputError(f"--max_tokens is {max_tokens}; give at least 1")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
-    # The parser imports what annotations name, also of type checking alone: vLLM, which may not be there.
-    def start_engine(lmm: LMM) -> Any:
-        from mstar_pl.rollouts.vllm_engine import VLLMEngine
-
-        options = {"max_num_seqs": 32, "max_images": 2} | (engine_options or {})
-        return VLLMEngine(lmm, **options)
-
+    start_engine = _start(engine_options or {}) if engine == "vllm" else None
     with tempfile.TemporaryDirectory() as folder:
-        subject = Subject(model, Path(folder), start_engine if engine == "vllm" else None, max_tokens)
+        subject = Subject(model, Path(folder), start_engine, max_tokens)
         try:
             results = list(tqdm(check_all(subject), "checks", total=len(CHECKS), leave=False))
         finally:
@@ -54,3 +56,13 @@ def check_lmm(
     print(report(results))
     if failed := [one.name for one in results if one.outcome == "failed"]:
         raise InputError(f"{len(failed)} of {len(results)} checks failed: {', '.join(failed)}")
+
+
+# The parser imports what annotations name, also of type checking alone: vLLM, which may not be there.
+def _start(options: dict[str, Any]) -> Callable[[LMM], Any]:
+    from mstar_pl.rollouts.vllm_engine import VLLMEngine
+
+    known = list(inspect.signature(VLLMEngine).parameters)[1:]
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(f"--engine_options: no option {unknown[0]!r}; there are {', '.join(known)}")
+    return partial(VLLMEngine, **{"max_num_seqs": 32, "max_images": 2} | options)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor
 
-from mstar_pl.models.families_tried import CAUSAL_ON_CPU
+from mstar_pl.models.families_tried import CAUSAL_ON_CPU, model_type_of
 from mstar_pl.models.lmm import EMBEDDED, EMBEDDED_PATH, LMM
 from mstar_pl.models.minicpmv.adapter import MiniCPMV
 from mstar_pl.models.phi3_v.adapter import Phi3V
@@ -257,8 +257,7 @@ def adapter_for(path: str, **options: Any) -> LMM:
     if (folder / ADAPTER_FILE).is_file():
         saved = json.loads((folder / ADAPTER_FILE).read_text())
         return _import(saved["class_path"], folder)(path, **(saved["init_args"] | options))
-    config = folder / "config.json"
-    model_type = json.loads(config.read_text()).get("model_type") if config.is_file() else None
+    model_type = model_type_of(folder)
     family = next((family for family in FAMILIES if model_type in family.model_types), LMM)
     return family(path, **options)
 

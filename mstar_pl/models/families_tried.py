@@ -59,18 +59,28 @@ class Chosen(Protocol):
         """The `model_type`s that it is for; none means any."""
 
 
+def model_type_of(path: str | Path) -> str | None:
+    """Return the `model_type` of a model folder.
+
+    Raises:
+        InputError: It is not one.
+    """
+    config = Path(path) / "config.json"
+    if not config.is_file():
+        raise InputError(f"{path}: not a model folder (no config.json); give a local Hugging Face folder")
+    try:
+        return json.loads(config.read_text()).get("model_type")
+    except ValueError as error:
+        raise InputError(f"{config}: not JSON ({error}); copy the model folder again") from None
+
+
 def check_choice(adapter: Chosen) -> None:
     """Refuse an adapter's folder if the two cannot work together; warn if nobody has tried them.
 
     Raises:
         InputError: The folder is not a model folder, or its model does not work, or needs another adapter.
     """
-    config = Path(adapter.path) / "config.json"
-    if not config.is_file():
-        raise InputError(
-            f"{adapter.path}: not a model folder (no config.json); give a local Hugging Face folder"
-        )
-    model_type = json.loads(config.read_text()).get("model_type")
+    model_type = model_type_of(adapter.path)
     if model_type in adapter.model_types:
         if (gap := ON_CPU.get((model_type, adapter.dtype))) and not torch.cuda.is_available():
             log.warning("%s: %s", adapter.path, gap)

@@ -55,7 +55,7 @@ class LoRA:
         seed: Seed of the updates' initial values.
 
     Raises:
-        InputError: The settings contradict each other.
+        InputError: The settings contradict each other, or a number is out of its range.
     """
 
     rank: int = 16
@@ -76,6 +76,11 @@ class LoRA:
         ranks = [self.rank, *(own.rank for own in self.updates.values() if own.rank is not None)]
         if min(ranks) < 1:
             raise InputError("model.lora: a rank must be at least 1; leave a group out to freeze it")
+        scales = [self.alpha, *(own.alpha for own in self.updates.values() if own.alpha is not None)]
+        if min(scales) < 1:
+            raise InputError("model.lora: alpha must be at least 1; it scales the updates")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"model.lora.dropout is {self.dropout:g}; give a share from 0 to below 1")
 
     @property
     def trained(self) -> dict[Group, GroupLoRA | Literal["full"]]:

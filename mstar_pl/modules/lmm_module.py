@@ -39,7 +39,7 @@ class LMMModule(LightningModule):
             each.
 
     Raises:
-        InputError: `lora`, `freeze` and `learning_rates` contradict each other.
+        InputError: `lora`, `freeze` and `learning_rates` contradict each other, or a rate is not above 0.
     """
 
     model: PreTrainedModel | PeftModel
@@ -63,6 +63,8 @@ class LMMModule(LightningModule):
             raise InputError(
                 f"model.learning_rates: {idle[0]} is not trained (freeze, lora.groups); remove it"
             )
+        if wrong := [group for group, rate in (learning_rates or {}).items() if rate <= 0]:
+            raise InputError(f"model.learning_rates: {wrong[0]} must be above 0; freeze what is not to learn")
         self.lmm = lmm
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from peft import PeftModel
+from torch import Tensor
 
 from mstar_pl.data.collate import collate_prompts
 from mstar_pl.models import LoRA
@@ -11,8 +14,14 @@ from mstar_pl.parity.subject import Subject
 from mstar_pl.parity.training import Finding
 from mstar_pl.types import SamplingConfig
 
-NOISE = 0.02
-"""Noise that changes weights between two syncs, relative to their size."""
+NOISE = {"float32": 0.02, "bfloat16": 0.2}
+"""Noise that changes weights between two syncs, relative to their size; a group left behind must show."""
+
+
+def first_sync(subject: Subject) -> Finding:
+    """Start the engine and give it the weights; return nothing but that they arrived whole."""
+    subject.sync()
+    return Finding(0)
 
 
 def prompt_tokens(subject: Subject) -> Finding:
@@ -40,17 +49,27 @@ def greedy(subject: Subject) -> Finding:
     return Finding(subject.compare()[1])
 
 
-@torch.no_grad()
 def after_sync(subject: Subject) -> Finding:
-    """Return the largest difference in log-probabilities after all weights changed and were synced."""
+    """Return the largest difference in log-probabilities after all weights that are synced changed."""
+    changed = [
+        parameter
+        for name, parameter in subject.model.named_parameters()
+        if "lora_" in name or not subject.engine.takes_updates
+    ]
+    perturb(changed, NOISE[subject.lmm.dtype])
+    subject.sync()
+    return Finding(subject.compare()[0])
+
+
+@torch.no_grad()
+def perturb(parameters: Iterable[Tensor], scale: float) -> None:
+    """Add noise to weights, relative to their size; 4 bits stay as they are."""
     generator = torch.Generator().manual_seed(1)
-    for parameter in subject.model.parameters():
+    for parameter in parameters:
         if parameter.is_floating_point():
             size = float(parameter.float().square().mean().sqrt())
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.add_(NOISE * (size or 1) * noise)  # biases are often zero: one that is lost must show
-    subject.sync(subject.engine)
-    return Finding(subject.compare()[0])
+            parameter.add_(scale * (size or 1) * noise)  # biases are often zero: one that is lost must show
 
 
 def placeholders(subject: Subject) -> Finding:
@@ -58,7 +77,7 @@ def placeholders(subject: Subject) -> Finding:
     hot = SamplingConfig(num_samples=16, temperature=2.0, max_tokens=subject.max_tokens)
     banned = set(subject.lmm.banned_token_ids)
     image_token = getattr(subject.model.config, "image_token_id", None)
-    faults = [] if image_token is None or image_token in banned else [f"{image_token} is not banned"]
+    faults = [] if image_token in banned else [f"config.image_token_id {image_token} is not banned"]
     for group in subject.engine.generate(subject.prompts, hot):
         faults += [str(token) for rollout in group.rollouts for token in banned & {*rollout.token_ids}]
     return Finding(len(faults), "; ".join(faults[:3]))
@@ -73,5 +92,5 @@ def low_rank_updates(subject: Subject) -> Finding:
     for name, parameter in module.model.named_parameters():
         if "lora_B" in name:
             parameter.data.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-    subject.sync(subject.engine)
+    subject.sync()
     return Finding(subject.compare()[0])

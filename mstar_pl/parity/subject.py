@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ RESPONSES = ("4", "The answer is 4.\n\n# Answer\n\n4", "Red 2, blue 2.\n\nAdd: 2
 
 
 class Subject:
-    """A module whose adapter is checked. It is trained for a step, and its weights are changed later on.
+    """A module whose adapter is checked. Checks train it for a step first, and change its weights last.
 
     Args:
         module: The module, not configured yet.
@@ -55,7 +55,6 @@ class Subject:
         self.max_tokens = max_tokens
         self.examples = draw_examples(folder, self.lmm.max_images)
         self.prompts = [example.prompt for example in self.examples]
-        self._train()
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
@@ -64,43 +63,11 @@ class Subject:
 
     @cached_property
     def engine(self) -> VLLMEngine:
-        """The engine, with the training model's weights."""
+        """The engine; it has the training model's weights after `sync`."""
         assert self.start_engine is not None
-        engine = self.start_engine(self.lmm)
-        self.sync(engine)
-        return engine
+        return self.start_engine(self.lmm)
 
-    def close(self) -> None:
-        """Shut the engine down, if one was started."""
-        if "engine" in vars(self):
-            self.engine.close()
-
-    def sync(self, engine: VLLMEngine) -> None:
-        """Give an engine the training model's weights, or, if it takes these, low-rank updates alone."""
-        with self.module.policy_weights(engine.takes_updates) as weights:
-            engine.load_policy(weights.items(), version=1)
-
-    def compare(self) -> tuple[float, float]:
-        """Let the engine answer all prompts greedily, and compare with the training model.
-
-        Returns:
-            The largest difference in the log-probability of a token, and the largest shortfall of a token
-            behind the one that the training model prefers, both in nats.
-        """
-        differences, gaps = [0.0], [0.0]
-        for group, engine_R in self.engine.log_probabilities(self.prompts, self.max_tokens):
-            inputs = collate_prompts(self.lmm, [group.prompt])
-            response_R, logits_RV = response_logits(self.lmm, self.model, group, inputs)
-            model_R = logits_RV.log_softmax(-1).gather(-1, response_R[:, None])[:, 0]
-            differences.append(float((model_R - engine_R).abs().max()))
-            gaps.append(float(shortfalls(self.lmm, response_R, logits_RV).max()))
-        return max(differences), max(gaps)
-
-    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a batch where the model is."""
-        return {key: value.to(self.model.device) for key, value in batch.items()}
-
-    def _train(self) -> None:
+    def train(self) -> None:
         """Take an optimizer step through the Trainer, as `fit` does."""
         rows = write_jsonl(self.folder / "train.jsonl", (example.to_json() for example in self.examples))
         trainer = Trainer(
@@ -120,6 +87,45 @@ class Subject:
         self.module.eval()
         # The Trainer gives it back to the CPU.
         self.module.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def close(self) -> None:
+        """Shut the engine down, if one was started."""
+        if "engine" in vars(self):
+            self.engine.close()
+
+    def sync(self) -> None:
+        """Give the engine the training model's weights, or, if it takes these, low-rank updates alone."""
+        with self.module.policy_weights(self.engine.takes_updates) as weights:
+            self.engine.load_policy(weights.items(), version=1)
+
+    def compare(self) -> tuple[float, float]:
+        """Let the engine answer all prompts greedily, and compare with the training model.
+
+        Returns:
+            The largest difference in the log-probability of a token, and the largest shortfall of a token
+            behind the one that the training model prefers, both in nats.
+        """
+        differences, gaps = [], []
+        for group, engine_R in self.engine.log_probabilities(self.prompts, self.max_tokens):
+            inputs = collate_prompts(self.lmm, [group.prompt])
+            response_R, logits_RV = response_logits(self.lmm, self.model, group, inputs)
+            model_R = logits_RV.log_softmax(-1).gather(-1, response_R[:, None])[:, 0]
+            differences.append(float((model_R - engine_R).abs().max()))
+            gaps.append(float(shortfalls(self.lmm, response_R, logits_RV).max()))
+        return largest(differences), largest(gaps)
+
+    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a batch where the model is."""
+        return {key: value.to(self.model.device) for key, value in batch.items()}
+
+
+def largest(sizes: Sequence[float]) -> float:
+    """Return the largest of sizes that are not negative; nan if one is.
+
+    >>> largest([1.0, float("nan"), 2.0]), largest([])
+    (nan, 0.0)
+    """
+    return float(torch.tensor([0.0, *sizes]).max())
 
 
 def draw_examples(folder: Path, max_images: int | None) -> list[Example]:

@@ -26,6 +26,7 @@ class Check:
             log-probabilities of small random models.
         advice: What to do where it fails.
         with_engine: Whether it needs the engine.
+        decisive: Whether those after it (of the engine, if it is one of these) cannot be made where it fails.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Check:
     limits: tuple[float, float]
     advice: str
     with_engine: bool = False
+    decisive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,13 @@ class Result:
 
 
 CHECKS: tuple[Check, ...] = (
+    Check(
+        "training step",
+        training.training_step,
+        (0, 0),
+        "nothing else can be checked before the Trainer takes a step: LMM.processor, encode, load_model",
+        decisive=True,
+    ),
     Check(
         "padded loss",
         training.padded_loss,
@@ -90,6 +99,14 @@ CHECKS: tuple[Check, ...] = (
         training.save_and_load,
         (1e-5, 1e-5),
         "compare the names in the file with the state dict's, and LMM.options with the constructor",
+    ),
+    Check(
+        "first sync",
+        sampling.first_sync,
+        (0, 0),
+        "the engine must start (LMM.engine_args, --engine_options) and take all weights (LMM.engine_weights)",
+        with_engine=True,
+        decisive=True,
     ),
     Check(
         "prompt tokens",
@@ -139,22 +156,24 @@ CHECKS: tuple[Check, ...] = (
 
 def check_all(subject: Subject, checks: Iterable[Check] = CHECKS) -> Iterator[Result]:
     """Yield the results of the checks one by one."""
+    no_training, no_engine = "", "" if subject.start_engine else "no engine was asked for"
     for check in checks:
         limit = check.limits[subject.lmm.dtype == "bfloat16"]
-        if check.with_engine and subject.start_engine is None:
-            yield Result(check.name, "left out", None, limit, "no engine was asked for")
+        if reason := no_training or (no_engine if check.with_engine else ""):
+            yield Result(check.name, "left out", None, limit, reason)
             continue
-        try:
-            found = check.measure(subject)
-        except Exception as error:  # an adapter at work: whatever it raises is the result
-            yield Result(
-                check.name, "failed", None, limit, f"{type(error).__name__}: {error}; {check.advice}"
-            )
-            continue
-        yield _result(check, found, limit, subject)
+        result = _measured(check, limit, subject)
+        yield result
+        if check.decisive and result.outcome == "failed":
+            no_engine = f"the {check.name} failed"
+            no_training = "" if check.with_engine else no_engine
 
 
-def _result(check: Check, found: Finding, limit: float, subject: Subject) -> Result:
+def _measured(check: Check, limit: float, subject: Subject) -> Result:
+    try:
+        found = check.measure(subject)
+    except Exception as error:  # an adapter at work: whatever it raises is the result
+        return Result(check.name, "failed", None, limit, f"{type(error).__name__}: {error}; {check.advice}")
     if found.size <= limit:  # false for nan
         return Result(check.name, "passed", found.size, limit)
     allowed, reason = subject.lmm.known_gaps.get(check.name, (limit, ""))

@@ -6,12 +6,14 @@ import re
 from typing import NamedTuple
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from mstar_pl.data.collate import collate_examples, collate_prompts
 from mstar_pl.models import adapter_for
 from mstar_pl.models.export import export_policy
-from mstar_pl.parity.subject import Subject
+from mstar_pl.models.lora import merged_weights
+from mstar_pl.parity.subject import Subject, largest
 from mstar_pl.rollouts.transformers_engine import pad_left
 
 
@@ -25,6 +27,12 @@ class Finding(NamedTuple):
 
     size: float
     where: str = ""
+
+
+def training_step(subject: Subject) -> Finding:
+    """Train for a step; return nothing but that it went."""
+    subject.train()
+    return Finding(0)
 
 
 @torch.no_grad()
@@ -92,18 +100,25 @@ def rotary_frequencies(subject: Subject) -> Finding:
 
 @torch.no_grad()
 def save_and_load(subject: Subject) -> Finding:
-    """Return by how much the logits change when the policy is exported and read again."""
+    """Return by how much the logits change when the policy is exported and read again.
+
+    Low-rank updates are merged first, which rounds in bfloat16.
+    """
     folder = export_policy(subject.lmm, subject.model, subject.folder / "policy")
     lmm = adapter_for(str(folder), dtype=subject.lmm.dtype, attention=subject.lmm.attention)
-    again = lmm.load_model(subject.model.device)
-    largest = [0.0]
+    again, exported = lmm.load_model(subject.model.device), subject.model
+    if isinstance(exported, PeftModel):
+        with merged_weights(exported) as weights:
+            exported = subject.lmm.load_model(subject.model.device)
+            exported.load_state_dict(weights)
+    differences = []
     for example in subject.examples:
         ours, theirs = (subject.to_device(collate_examples(one, [example])) for one in (subject.lmm, lmm))
         for batch in (ours, theirs):
             del batch["labels"]
-        difference = subject.model(**ours).logits.float() - again(**theirs).logits.float()
-        largest.append(float(difference.abs().max()))
-    return Finding(max(largest))
+        difference = exported(**ours).logits.float() - again(**theirs).logits.float()
+        differences.append(float(difference.abs().max()))
+    return Finding(largest(differences))
 
 
 def _mean_losses(subject: Subject, places: list[int]) -> list[Tensor]:

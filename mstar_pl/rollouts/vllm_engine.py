@@ -144,7 +144,7 @@ class VLLMEngine(RolloutEngine):
         """Take over weights and drop every cache that was computed with the old ones; see `RolloutEngine`.
 
         Raises:
-            RuntimeError: A parameter of the engine was not written exactly once; names it.
+            RuntimeError: A parameter of the engine was not written exactly once, or an update not used.
             EngineError: The engine's process died.
         """
         self._version = None
@@ -168,8 +168,11 @@ class VLLMEngine(RolloutEngine):
                 self._call("take_weights_from", file)
         else:
             self._call("take_weights", named)
-        problems = sorted({one for worker in self._call("finish_weights") for one in worker})
-        if problems:
+        self._finish("finish_weights")
+
+    def _finish(self, method: str) -> None:
+        """Call a method that tells what is wrong with a sync, and raise if there is something."""
+        if problems := sorted({one for worker in self._call(method) for one in worker}):
             raise RuntimeError(
                 "the weights did not reach the engine whole: "
                 + "; ".join(problems[:4])
@@ -186,6 +189,7 @@ class VLLMEngine(RolloutEngine):
         self._updates = LoRARequest("updates", number, str(folder))
         with self._failures():
             self._llm.llm_engine.add_lora(self._updates)
+        self._finish("idle_updates")
 
     def submit(self, requests: Sequence[Request], progress: str = "") -> list[RolloutGroup]:
         """Answer requests, the K samples of one together, so that an image is encoded once."""
@@ -220,12 +224,8 @@ class VLLMEngine(RolloutEngine):
         if self._version is None:
             raise RuntimeError("no weights: call load_policy before log_probabilities")
         self.check(prompts, max_tokens)
-        requests = [
-            Request(prompt=prompt, sampling=SamplingConfig(max_tokens=max_tokens)) for prompt in prompts
-        ]
-        outputs = self._generate(
-            requests, [self._params(request, max_tokens, logprobs=0) for request in requests]
-        )
+        requests = [Request(prompt=one, sampling=SamplingConfig(max_tokens=max_tokens)) for one in prompts]
+        outputs = self._generate(requests, [self._params(one, max_tokens, logprobs=0) for one in requests])
         return [
             (_group(request, output, self._version), _chosen(output.outputs[0]))
             for request, output in zip(requests, outputs, strict=True)

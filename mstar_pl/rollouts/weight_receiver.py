@@ -75,6 +75,12 @@ class WeightReceiver:
         self.model_runner.reset_mm_cache()
         return problems
 
+    def idle_updates(self) -> list[str]:
+        """Return what is wrong with the last low-rank updates: vLLM passes over those of unknown layers."""
+        manager = self.model_runner.lora_manager._adapter_manager
+        _, newest = max(manager.list_adapters().items())
+        return [f"{name} has an update but is no layer" for name in {*newest.loras} - {*manager.modules}]
+
     def _end_reload(self) -> None:
         with set_current_vllm_config(self.vllm_config):
             finalize_layerwise_reload(self.get_model(), self.model_config)

@@ -60,6 +60,11 @@ def test_updates_beside_the_weights_answer_as_merged_ones(internvl_folder, promp
     assert tokens(engine.generate(prompts, GREEDY)) == answers[-1], "merged"
     monkeypatch.setattr(engine, "takes_updates", True)
 
+    with policy.policy_weights(True) as weights:
+        renamed = {name.replace("layers.1.", "layers.9."): factor for name, factor in weights.items()}
+    with pytest.raises(RuntimeError, match=r"layers.9.mlp.\w+ has an update but is no layer \(\d problems\)"):
+        engine.load_policy(renamed.items(), version=4)
+
     policy.model = LoRA(rank=16).apply(lmm, lmm.load_model())
     with pytest.raises(InputError, match="rank 16, the engine lora_rank 8"):
         sync(engine, policy, 5)
