@@ -203,8 +203,12 @@ class LMM(ModelParts):
         return dict(encoded)
 
     def encode_response(self, response: str) -> list[int]:
-        """Return the tokens of a response and the token that ends the turn."""
-        return [*self.tokenizer.encode(response, add_special_tokens=False), self.end_token_id]
+        """Return the tokens of a response and the token that ends the turn.
+
+        Llama's tokenizer puts a space before each text; the engine's text of a response has it.
+        """
+        text = response.removeprefix(" ") if self._puts_space else response
+        return [*self.tokenizer.encode(text, add_special_tokens=False), self.end_token_id]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of response tokens, without special tokens."""
@@ -284,6 +288,11 @@ class LMM(ModelParts):
         special = {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special}
         special |= set(getattr(self.processor, "image_token_ids", None) or ())
         return tuple(sorted(special - set(self.stop_token_ids)))
+
+    @cached_property
+    def _puts_space(self) -> bool:
+        """Whether the tokenizer puts a space before each text."""
+        return self.tokenizer.tokenize("a")[0].startswith(("▁", "Ġ"))
 
     @cached_property
     def _special_text(self) -> re.Pattern[str]:

@@ -77,6 +77,8 @@ class LoRA:
         if min(ranks) < 1:
             raise InputError("model.lora: a rank must be at least 1; leave a group out to freeze it")
         scales = [self.alpha, *(own.alpha for own in self.updates.values() if own.alpha is not None)]
+        if any(own.targets == [] for own in self.updates.values()):
+            raise InputError("model.lora: targets is empty; name layers, or leave it out for all")
         if min(scales) < 1:
             raise InputError("model.lora: alpha must be at least 1; it scales the updates")
         if not 0 <= self.dropout < 1:

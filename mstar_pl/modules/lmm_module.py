@@ -103,7 +103,7 @@ class LMMModule(LightningModule):
         if mesh["tensor_parallel"].size() > 1:
             raise InputError("tensor parallelism is not supported in training; set tensor_parallel_size: 1")
         kept = getattr(self.trainer.strategy, "keep_whole", ())
-        for group, block in self.lmm.shard_blocks(self.model):
+        for group, block in self.lmm.shard_blocks(plain_model(self.model)):
             fully_shard(block, mesh=mesh["data_parallel"], reshard_after_forward=group not in kept)
         fully_shard(self.model, mesh=mesh["data_parallel"])
 

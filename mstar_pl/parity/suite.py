@@ -11,6 +11,7 @@ from mstar_pl.evaluation.table import markdown
 from mstar_pl.parity import sampling, training
 from mstar_pl.parity.subject import Subject
 from mstar_pl.parity.training import Finding
+from mstar_pl.types import InputError
 
 Outcome = Literal["passed", "known gap", "failed", "left out"]
 
@@ -155,7 +156,11 @@ CHECKS: tuple[Check, ...] = (
 
 
 def check_all(subject: Subject, checks: Iterable[Check] = CHECKS) -> Iterator[Result]:
-    """Yield the results of the checks one by one."""
+    """Yield the results of the checks one by one.
+
+    Raises:
+        InputError: The model folder or an option is wrong, so that the first step or sync cannot be made.
+    """
     no_training, no_engine = "", "" if subject.start_engine else "no engine was asked for"
     for check in checks:
         limit = check.limits[subject.lmm.dtype == "bfloat16"]
@@ -173,6 +178,8 @@ def _measured(check: Check, limit: float, subject: Subject) -> Result:
     try:
         found = check.measure(subject)
     except Exception as error:  # an adapter at work: whatever it raises is the result
+        if check.decisive and isinstance(error, InputError):
+            raise
         return Result(check.name, "failed", None, limit, f"{type(error).__name__}: {error}; {check.advice}")
     if found.size <= limit:  # false for nan
         return Result(check.name, "passed", found.size, limit)

@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors import safe_open
+from tokenizers.decoders import DecodeStream
 from torch.nn.functional import cross_entropy
 from transformers import LlavaConfig
 
@@ -310,6 +311,16 @@ def test_what_the_engine_cannot_do_without_a_gpu_is_said(tiny, caplog, monkeypat
             assert not caplog.records
         else:
             assert reason in caplog.text
+
+
+@families
+def test_a_sampled_response_is_trained_on_under_its_own_tokens(tiny, name):
+    lmm = tiny(name)
+    prompt, sampled = lmm.prompt_tokens(lmm.chat("the sum", 0)), lmm.encode_response("the answer is 4")[:-1]
+    stream = DecodeStream(ids=prompt, skip_special_tokens=True)  # as vLLM makes texts
+    text = "".join(filter(None, (stream.step(lmm.tokenizer.backend_tokenizer, one) for one in sampled)))
+    assert text.strip() == "the answer is 4"
+    assert lmm.encode_response(text)[:-1] == sampled
 
 
 def test_several_images_are_refused_where_the_engine_sees_others(tiny, picture):

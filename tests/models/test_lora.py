@@ -125,6 +125,9 @@ def test_a_group_without_linear_layers_is_refused(internvl_folder):
         ({"groups": {}}, "no group low-rank updates"),
         ({"groups": {"speech": GroupLoRA()}}, "unknown parameter group 'speech'; known are vision"),
         ({"groups": {"vision": GroupLoRA(rank=0)}}, "rank must be at least 1"),
+        ({"groups": {"vision": GroupLoRA(alpha=0)}}, "alpha must be at least 1"),
+        ({"dropout": 1.0}, "dropout is 1; give a share"),
+        ({"targets": []}, "targets is empty"),
     ],
 )
 def test_contradictions_are_refused(options, message):

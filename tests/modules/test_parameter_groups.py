@@ -100,6 +100,7 @@ def test_a_restart_brings_back_the_initial_weights(internvl_folder, train_file, 
         ({"learning_rates": {"vision": 1e-6}, "freeze": ["vision"]}, "vision is not trained"),
         ({"learning_rates": {"projector": 1e-6}, "lora": LoRA()}, "projector is not trained"),
         ({"learning_rates": {"speech": 1e-6}}, "unknown parameter group 'speech'"),
+        ({"learning_rates": {"language": -1e-6}}, "language must be above 0"),
         ({"lora": MIXED, "freeze": ["vision"]}, r"remove model\.freeze"),
     ],
 )

@@ -62,7 +62,9 @@ def test_updates_beside_the_weights_answer_as_merged_ones(internvl_folder, promp
 
     with policy.policy_weights(True) as weights:
         renamed = {name.replace("layers.1.", "layers.9."): factor for name, factor in weights.items()}
-    with pytest.raises(RuntimeError, match=r"layers.9.mlp.\w+ has an update but is no layer \(\d problems\)"):
+    with pytest.raises(
+        RuntimeError, match=r"layers.9.mlp.\w+ has an update but is no layer; .* \(7 problems\)"
+    ):
         engine.load_policy(renamed.items(), version=4)
 
     policy.model = LoRA(rank=16).apply(lmm, lmm.load_model())

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mstar_pl.models import InternVL
+
+WORDS = "the answer is what sum of bars and area image I count red blue add how many question + - 0 1 2 3 4"
 
 
 def extended_tokenizer(
@@ -34,6 +37,38 @@ def extended_tokenizer(
         options |= {"bos_token": first}
     defaults = {"eos_token": "<|im_end|>", "model_max_length": 1024}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **(defaults | options))
+
+
+def llama_tokenizer(
+    tokens: Sequence[str], *, swallowing: Sequence[str] = (), **options: Any
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of Llama's kind: a BOS, a space before each text between special tokens, single bytes.
+
+    Args:
+        tokens: Special tokens beside its own.
+        swallowing: Those of them that take the white space behind them.
+        options: Of the tokenizer.
+    """
+    vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    vocabulary += [chr(code) for code in range(33, 127)]
+    merges = [("▁" + word[:end], word[end]) for word in WORDS.split() for end in range(len(word))]
+    vocabulary += dict.fromkeys(first + second for first, second in merges)
+    ids = {piece: place for place, piece in enumerate(vocabulary)}
+    tokenizer = Tokenizer(
+        BPE(ids, list(dict.fromkeys(merges)), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in vocabulary[:3]])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, rstrip=token in swallowing) for token in tokens]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", **({"eos_token": "</s>"} | options)
+    )
 
 
 def llama(tokenizer: PreTrainedTokenizerFast, **options: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from transformers import (
     SiglipImageProcessor,
 )
 
-from tests.tiny.common import extended_tokenizer, llama, save_model, tower
+from tests.tiny.common import llama, llama_tokenizer, save_model, tower
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}"
@@ -24,7 +24,7 @@ LLAVA_TEMPLATE = (
 
 
 def build_llava(folder: Path) -> Path:
-    """A CLIP tower of three layers, of which the last is not used; the first token is the tokenizer's."""
+    """A CLIP tower of three layers, of which the last is not used; the tokenizer is of Llama's kind."""
     images = CLIPImageProcessor(size={"shortest_edge": 84}, crop_size={"height": 84, "width": 84})
     vision = tower(84, model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64)
     return _build(folder, images, vision, "default", -2, num_additional_image_tokens=1)
@@ -40,9 +40,7 @@ def build_llava_siglip(folder: Path) -> Path:
 def _build(
     folder: Path, images: Any, vision: dict[str, Any], select: str, layer: int, **options: Any
 ) -> Path:
-    names = ("<s>", "</s>", "<unk>", "<image>", "<pad>")
-    ends = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    fast = extended_tokenizer(names, first="<s>", **ends)
+    fast = llama_tokenizer(("<image>", "<pad>"), pad_token="<pad>", model_max_length=1024)
     LlavaProcessor(
         image_processor=images,
         tokenizer=fast,

@@ -8,16 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
-from tokenizers.models import BPE
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerFast
 
 from mstar_pl.models.phi3_v import Phi3VConfig, Phi3VForCausalLM
-from tests.tiny.common import save_model
+from tests.tiny.common import llama_tokenizer, save_model
 
 SPECIAL = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>", "<|image|>")
-WORDS = "the answer is what sum of bars and area image I count red blue add how many question + - 0 1 2 3 4"
 
 # Of microsoft/Phi-3.5-vision-instruct: a message's content is a text, its placeholders written by hand.
 CHAT_TEMPLATE = (
@@ -30,43 +27,17 @@ CHAT_TEMPLATE = (
 CLIP = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3}
 
 
-def llama_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of Llama's kind: a BOS, a space before each text between special tokens, single bytes."""
-    vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
-    vocabulary += [chr(code) for code in range(33, 127)]
-    merges = []
-    for word in WORDS.split():
-        for end in range(1, len(word) + 1):
-            merges.append(("▁" + word[: end - 1], word[end - 1]))
-    vocabulary += dict.fromkeys(first + second for first, second in merges)
-    ids = {piece: place for place, piece in enumerate(vocabulary)}
-    tokenizer = Tokenizer(
-        BPE(ids, list(dict.fromkeys(merges)), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in vocabulary[:3]])
-    for token in SPECIAL:
-        swallows = token in ("<|assistant|>", "<|end|>")
-        tokenizer.add_special_tokens([AddedToken(token, normalized=False, rstrip=swallows)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        bos_token="<s>",
+def build_phi3_v(folder: Path, num_crops: int = 2) -> Path:
+    """Two layers of language model, two and an unused one of the tower, images of one square or two."""
+    tokenizer = llama_tokenizer(
+        SPECIAL,
+        swallowing=("<|assistant|>", "<|end|>"),
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=list(SPECIAL[1:]),
         chat_template=CHAT_TEMPLATE,
         model_max_length=131072,
     )
-
-
-def build_phi3_v(folder: Path, num_crops: int = 2) -> Path:
-    """Two layers of language model, two and an unused one of the tower, images of one square or two."""
-    tokenizer = llama_tokenizer()
     image_token = tokenizer.convert_tokens_to_ids("<|image|>")
     rotation = {
         "type": "su",

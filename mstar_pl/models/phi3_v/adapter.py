@@ -100,13 +100,6 @@ class Phi3V(LMM):
         """Return a prompt for vLLM, which reads the pieces around images one by one."""
         return {"prompt": text}
 
-    def encode_response(self, response: str) -> list[int]:
-        """Return the tokens of a response and the token that ends the turn.
-
-        The tokenizer puts a space before each text. The engine's text of a response has it.
-        """
-        return super().encode_response(response.removeprefix(" "))
-
     @cached_property
     def _special_text(self) -> re.Pattern[str]:
         """Special tokens, and the placeholders, which are plain text to the tokenizer."""

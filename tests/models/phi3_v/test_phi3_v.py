@@ -12,6 +12,7 @@ from mstar_pl.data.collate import collate_examples, collate_prompts
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.models import LoRA, Phi3V, adapter_for
 from mstar_pl.models.export import export_policy
+from mstar_pl.models.lora import plain_model
 from mstar_pl.modules import PolicyModule
 from mstar_pl.rollouts.engine import context_of
 from mstar_pl.rollouts.transformers_engine import TransformersEngine, pad_left
@@ -165,6 +166,8 @@ def test_groups_targets_and_blocks(lmm):
         assert lmm.group(model, name) == group
     assert [group for group, _ in lmm.shard_blocks(model)] == ["language"] * 2 + ["vision"] * 3
     tuned = LoRA(rank=2).apply(lmm, model)
+    blocks = lmm.shard_blocks(plain_model(tuned))
+    assert [group for group, _ in blocks] == ["language"] * 2 + ["vision"] * 3
     updated = {
         name.split(".lora_")[0].rpartition(".")[2] for name, _ in tuned.named_parameters() if "lora_" in name
     }
