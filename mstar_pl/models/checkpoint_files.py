@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,33 @@ def read_settings(file: Path) -> dict[str, Any]:
     return settings
 
 
+def stated_counts(settings: Mapping[str, Any], *names: str) -> dict[str, int]:
+    """Return those of some settings that are stated.
+
+    Raises:
+        ValueError: One is no whole number above 0.
+
+    >>> stated_counts({"patch_size": 14, "slice_mode": True}, "patch_size", "max_slice_nums")
+    {'patch_size': 14}
+    """
+    stated = {name: settings[name] for name in names if name in settings}
+    for name, value in stated.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}, no whole number above 0")
+    return stated
+
+
+_CONTRADICTIONS = (
+    AttributeError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+    StrictDataclassError,
+)
+"""What Transformers and PyTorch raise on sizes and types that do not fit."""
+
+
 @contextmanager
 def blamed_on(file: Path) -> Iterator[None]:
     """Refuse settings of a file from which Transformers cannot build what they describe.
@@ -52,7 +79,7 @@ def blamed_on(file: Path) -> Iterator[None]:
         raise
     except KeyError as error:
         raise InputError(f"{file}: does not say {error}; give the published folder") from error
-    except (AttributeError, TypeError, ValueError, ZeroDivisionError, StrictDataclassError) as error:
+    except _CONTRADICTIONS as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: cannot be used ({reason}); download it again") from error
 
@@ -86,12 +113,15 @@ def _listed(folder: Path) -> list[str]:
             )
         return [SINGLE]
     files = read_settings(index).get("weight_map")
-    names = list(files.values()) if isinstance(files, dict) else [None]
-    if not all(isinstance(name, str) and name == Path(name).name for name in names):
+    if not isinstance(files, dict) or not all(_is_name(file) for file in files.values()):
         raise InputError(
             f"{index}: weight_map does not give a file's name for each weight; download it again"
         )
-    return names
+    return list(files.values())
+
+
+def _is_name(file: Any) -> bool:
+    return isinstance(file, str) and file == Path(file).name
 
 
 def _names(file: Path) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoProcessor, GenerationConfig
+import torch
+from transformers import AutoProcessor, GenerationConfig, InternVLForConditionalGeneration
 
 from mstar_pl.data.durable import written_new
 from mstar_pl.models.checkpoint_files import blamed_on, read_settings, weight_files
@@ -37,12 +38,13 @@ def convert_internvl2(source: Path, out: Path) -> Path:
             check_published(published, str(file))
         tokenizer = native_tokenizer(source)
         image, end = (tokenizer.get_vocab()[name] for name in (NAMED["context_image_token"], END_OF_TURN))
-        with blamed_on(file):
+        with blamed_on(file), torch.device("meta"):
             config = native_config(published, image)
+            model = InternVLForConditionalGeneration(config)
             processor = native_processor(published, config, tokenizer)
         if len(tokenizer) > config.get_text_config().vocab_size:
             raise InputError(f"{file}: llm_config.vocab_size is less than the tokenizer's {len(tokenizer)}")
-        plan = plan_weights(weight_files(source), config)
+        plan = plan_weights(weight_files(source), config, model.state_dict())
         processor.save_pretrained(temporary)
         check_tokenizer(AutoProcessor.from_pretrained(temporary, local_files_only=True).tokenizer, source)
         config.save_pretrained(temporary)

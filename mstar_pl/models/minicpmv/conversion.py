@@ -19,6 +19,7 @@ from mstar_pl.models.checkpoint_files import (
     blamed_on,
     read_settings,
     read_tensor,
+    stated_counts,
     weight_files,
 )
 from mstar_pl.models.minicpmv.configuration import MiniCPMVConfig, refusal
@@ -139,7 +140,6 @@ def _image_processor(source: Path, config: MiniCPMVConfig) -> MiniCPMVImageProce
     """Return the image processor with the published limit of slices."""
     file = source / "preprocessor_config.json"
     stated = read_settings(file) if file.is_file() else {}
-    known = ("max_slice_nums", "scale_resolution", "patch_size")
-    options = {key: value for key, value in stated.items() if key in known}
     with blamed_on(file):
+        options = stated_counts(stated, "max_slice_nums", "scale_resolution", "patch_size")
         return MiniCPMVImageProcessor(image_feature_size=config.query_num, **options)

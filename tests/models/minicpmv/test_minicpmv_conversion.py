@@ -110,8 +110,10 @@ def test_the_index_is_that_of_the_weights_in_the_files(published, source, tmp_pa
         (rewritten("", other=torch.zeros(1)), rf"{SINGLE}: weight other is \(1,\), expected is no such"),
         (cut("config.json"), r"config\.json: cannot be read .*; download it again"),
         (written("config.json", "[]"), r"config\.json: holds no JSON object; download it again"),
-        (stating(hidden_size=100), r"config\.json: cannot be used .*100"),
-        (stating(hidden_size="128"), r"config\.json: cannot be used .*hidden_size"),
+        (stating(hidden_size=100), r"config\.json: cannot be used .*even rotary dim.*"),
+        (stating(hidden_size="128"), r"config\.json: cannot be used .*'str'"),
+        (stating(hidden_size=64), r"config\.json: cannot be used"),
+        (stating(intermediate_size=-1), r"config\.json: cannot be used .*negative"),
         (stating(vision_config="none"), r"config\.json: cannot be used"),
         (stating(vision_config={"patch_size": 0}), r"config\.json: cannot be used .*zero"),
         (stating(torch_dtype="bf16x"), r"config\.json: cannot be used .*bf16x"),
@@ -122,7 +124,7 @@ def test_the_index_is_that_of_the_weights_in_the_files(published, source, tmp_pa
         (cut("preprocessor_config.json"), r"preprocessor_config\.json: cannot be read .*; download it again"),
         (
             stating("preprocessor_config.json", max_slice_nums="four"),
-            r"preprocessor_config\.json: cannot be used",
+            r"preprocessor_config\.json: cannot be used .*max_slice_nums is 'four', no whole number",
         ),
     ],
 )
