@@ -35,7 +35,13 @@ FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py", "models/publis
 
 # Models, too: what is particular to a family grows with their number. `models/lmm.py` is what they share.
 FAMILIES = ("models/families", "models/phi3_v", "models/minicpmv", "models/internvl2")
-FAMILIES += ("models/registration.py", "parity/", "commands/check_lmm.py", "commands/convert.py")
+FAMILIES += (
+    "models/checkpoint_files.py",
+    "models/registration.py",
+    "parity/",
+    "commands/check_lmm.py",
+    "commands/convert.py",
+)
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]

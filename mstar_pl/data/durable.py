@@ -57,13 +57,18 @@ def written_whole(path: Path, owner: str = "") -> Iterator[Path]:
 
 @contextmanager
 def written_new(folder: Path) -> Iterator[Path]:
-    """Do as `written_whole` for a folder that must not be there yet, or is empty.
+    """Do as `written_whole` for a folder that must not be there yet, or is empty; see `put_back`, too.
 
     Raises:
-        InputError: It is there.
+        InputError: It is there, or cannot be.
     """
+    put_back(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists; remove it, or give another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); give another folder") from None
     with written_whole(folder) as temporary:
         yield temporary
 

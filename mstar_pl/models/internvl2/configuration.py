@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from transformers import InternVLConfig, InternVLVisionConfig, LlamaConfig
@@ -29,20 +27,6 @@ _ALIKE: tuple[tuple[str, Any, str], ...] = (
 """What the conversion takes for granted: key of the published `config.json`, value, reason."""
 
 
-def read_settings(file: Path) -> dict[str, Any]:
-    """Return the content of a JSON file of a published folder.
-
-    Raises:
-        InputError: It does not exist, or cannot be read.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: does not exist; give the published folder, or download it again") from None
-    except ValueError as error:
-        raise InputError(f"{file}: cannot be read ({error}); download it again") from None
-
-
 def check_published(published: Mapping[str, Any], file: str) -> None:
     """Refuse a configuration that the native architecture does not cover.
 
@@ -65,6 +49,14 @@ def check_published(published: Mapping[str, Any], file: str) -> None:
             f"{file}: llm_config.rope_scaling is {scaling!r}; only 'dynamic' is converted: up to "
             "max_position_embeddings it has no effect"
         )
+    forced, side = published.get("force_image_size"), published["vision_config"].get("image_size")
+    if forced not in (None, side):
+        raise InputError(
+            f"{file}: force_image_size is {forced!r}; only vision_config.image_size, {side!r}, is converted: "
+            "position embeddings are not resized"
+        )
+    if (dtype := published.get("torch_dtype")) not in (None, "float32", "float16", "bfloat16"):
+        raise InputError(f"{file}: torch_dtype is {dtype!r}; give float32, float16 or bfloat16")
 
 
 def native_config(published: Mapping[str, Any], image_token_id: int) -> InternVLConfig:

@@ -14,6 +14,8 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from mstar_pl.models.checkpoint_files import stated_counts
+
 SYSTEM = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，"  # noqa: RUF001 - their comma
     "英文名叫InternVL, 是一个有用无害的人工智能助手。"
@@ -40,15 +42,19 @@ def native_processor(
         published: Content of the published `config.json`, checked.
         config: The native configuration.
         tokenizer: The native tokenizer.
+
+    Raises:
+        ValueError: A limit of tiles is no whole number above 0.
     """
     side = published["vision_config"]["image_size"]
     size = {"height": side, "width": side}
     norm = {"image_mean": list(IMAGENET_DEFAULT_MEAN), "image_std": list(IMAGENET_DEFAULT_STD)}
+    tiles = stated_counts(published, "min_dynamic_patch", "max_dynamic_patch")
     images = GotOcr2ImageProcessorPil(
         size=size,
         crop_to_patches=True,
-        min_patches=published.get("min_dynamic_patch", 1),
-        max_patches=published.get("max_dynamic_patch", 12),
+        min_patches=tiles.get("min_dynamic_patch", 1),
+        max_patches=tiles.get("max_dynamic_patch", 12),
         **norm,
     )
     return InternVLProcessor(

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mstar_pl.models.internvl2.configuration import read_settings
+from mstar_pl.models.checkpoint_files import blamed_on, read_settings
 from mstar_pl.types import InputError
 
 MODEL = "tokenizer.model"
@@ -51,9 +51,10 @@ def native_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         InputError: A file is missing, or does not hold the tokenizer of InternVL2.
     """
     proto, settings = _read_model(folder / MODEL), read_settings(folder / CONFIG)
-    tokens = {int(place): token for place, token in settings.get("added_tokens_decoder", {}).items()}
-    names = {place: token["content"] for place, token in tokens.items()}
-    special = {place for place, token in tokens.items() if token.get("special")}
+    with blamed_on(folder / CONFIG):
+        tokens = {int(place): token for place, token in settings.get("added_tokens_decoder", {}).items()}
+        names = {place: token["content"] for place, token in tokens.items()}
+        special = {place for place, token in tokens.items() if token.get("special")}
     pieces = {place: piece.piece for place, piece in enumerate(proto.pieces)}
     unused = [place for place in pieces.keys() - names if re.match(r"\[UNUSED_TOKEN_\d+\]$", pieces[place])]
     wanted = {*NAMED.values(), END_OF_TURN} - set(names.values()) - {NAMED["video_token"]}
@@ -89,11 +90,14 @@ def _read_model(file: Path) -> Any:
         from google.protobuf.message import DecodeError
         from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
-        return SentencePieceExtractor(str(file)).proto
+        proto = SentencePieceExtractor(str(file)).proto
     except ImportError:
         raise InputError("this needs sentencepiece and protobuf: pip install 'mstar_pl[internvl2]'") from None
     except DecodeError as error:
         raise InputError(f"{file}: cannot be read ({error}); download it again") from None
+    if not proto.HasField("normalizer_spec"):  # behind the pieces
+        raise InputError(f"{file}: is cut off; download it again")
+    return proto
 
 
 def _tokenizer(proto: Any, names: list[str]) -> Tokenizer:

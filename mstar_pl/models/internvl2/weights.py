@@ -9,17 +9,15 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
-from transformers import InternVLConfig, InternVLForConditionalGeneration
+from transformers import InternVLConfig
 
 from mstar_pl.data.jsonl import write_json
-from mstar_pl.models.internvl2.configuration import read_settings
+from mstar_pl.models.checkpoint_files import INDEX, read_tensor
 from mstar_pl.types import InputError
 
-INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1_000_000_000
 """Most bytes of a written shard, and so of the weights in memory."""
 
@@ -102,41 +100,6 @@ def _unpacked(wqkv: Tensor, config: InternVLConfig) -> tuple[Tensor, ...]:
     return tuple(part.flatten(0, 2) for part in heads.split([queries, 1, 1], dim=1))
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
-    """Return the file of each weight of a folder, from its index or its only file.
-
-    Raises:
-        InputError: A file is not there or is cut off, two have a weight of the same name, or there is none.
-    """
-    index = folder / INDEX
-    listed = read_settings(index)["weight_map"].values() if index.is_file() else ["model.safetensors"]
-    found: dict[str, Path] = {}
-    for file in sorted({folder / name for name in listed}):
-        for name in _names(file):
-            if name in found:
-                raise InputError(f"{file}: {name} is in {found[name].name}, too; download the folder again")
-            found[name] = file
-    if not found:
-        raise InputError(f"{folder}: has no weights; download it again")
-    return found
-
-
-def _names(file: Path) -> list[str]:
-    if not file.is_file():
-        raise InputError(f"{file}: does not exist; download it, weights are read from safetensors")
-    try:
-        with safe_open(file, "pt") as shard:
-            return list(shard.keys())
-    except SafetensorError as error:
-        raise InputError(f"{file}: cannot be read ({error}); download it again") from None
-
-
-def read_tensor(file: Path, name: str) -> Tensor:
-    """Return a weight, mapped from its file."""
-    with safe_open(file, "pt") as shard:
-        return shard.get_tensor(name)
-
-
 @dataclass(frozen=True)
 class WeightPlan:
     """What is to be written, and from where.
@@ -154,18 +117,19 @@ class WeightPlan:
     config: InternVLConfig
 
 
-def plan_weights(files: Mapping[str, Path], config: InternVLConfig) -> WeightPlan:
+def plan_weights(
+    files: Mapping[str, Path], config: InternVLConfig, expected: Mapping[str, Tensor]
+) -> WeightPlan:
     """Check that the published weights make exactly the native ones, before any is written.
 
     Args:
         files: File of each published weight.
         config: Native configuration.
+        expected: The native weights in the order of the model, without contents.
 
     Raises:
         InputError: A weight is missing, surplus, or has a wrong shape.
     """
-    with torch.device("meta"):
-        expected = InternVLForConditionalGeneration(config).state_dict()
     made: dict[str, Tensor] = {}
     sources: dict[str, str] = {}
     for name, file in files.items():

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 from transformers.dynamic_module_utils import custom_object_save
 
 from mstar_pl.data.durable import written_new
+from mstar_pl.data.jsonl import write_json
+from mstar_pl.models.checkpoint_files import (
+    INDEX,
+    SINGLE,
+    blamed_on,
+    read_settings,
+    read_tensor,
+    stated_counts,
+    weight_files,
+)
 from mstar_pl.models.minicpmv.configuration import MiniCPMVConfig, refusal
 from mstar_pl.models.minicpmv.image_processing import MiniCPMVImageProcessor
 from mstar_pl.models.minicpmv.processing import MiniCPMVProcessor
@@ -52,42 +60,46 @@ def convert_minicpmv(source: Path, out: Path) -> Path:
     Raises:
         InputError: The source is something else, lacks files, or its weights are not those of the model.
     """
-    for name in ("config.json", "tokenizer.json"):
-        if not (source / name).is_file():
-            raise InputError(f"{source}: no {name}; give a local copy of openbmb/MiniCPM-Llama3-V-2_5")
-    stated = json.loads((source / "config.json").read_text())
-    if reason := refusal(stated):
-        raise InputError(f"{source}: {reason}")
-    shards = sorted(source.glob("*.safetensors"))
-    tokenizer = published_tokenizer(source)
-    config = MiniCPMVConfig.from_dict(stated | {"image_token_id": tokenizer.unk_token_id, "auto_map": {}})
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
-    check_weights(shards, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, source)
-    with written_new(out) as folder:
-        folder.mkdir()
-        for file in (*shards, *source.glob("*.safetensors.index.json")):
-            shutil.copy2(file, folder)
-        custom_object_save(model, folder, config)  # type: ignore[arg-type] # takes both
-        config.save_pretrained(folder)
+    file = source / "config.json"
+    with written_new(out) as temporary:
+        published = read_settings(file)
+        if reason := refusal(published):
+            raise InputError(f"{file}: {reason}")
+        tokenizer = published_tokenizer(source / "tokenizer.json")
+        stated = published | {"image_token_id": tokenizer.unk_token_id, "auto_map": {}}
+        with blamed_on(file), torch.device("meta"):
+            config = MiniCPMVConfig.from_dict(stated)
+            model = AutoModelForImageTextToText.from_config(config)
+        files = weight_files(source)
+        check_weights(
+            files, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, source
+        )
+        processor = MiniCPMVProcessor(_image_processor(source, config), tokenizer)
+        processor.save_pretrained(temporary)
+        custom_object_save(model, temporary, config)  # type: ignore[arg-type] # takes both
+        config.save_pretrained(temporary)
         GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=[tokenizer.convert_tokens_to_ids(END_OF_TURN), tokenizer.eos_token_id],
             pad_token_id=tokenizer.pad_token_id,
-        ).save_pretrained(folder)
-        MiniCPMVProcessor(_image_processor(source, config), tokenizer).save_pretrained(folder)
+        ).save_pretrained(temporary)
+        copy_weights(files, temporary)
     return out
 
 
-def published_tokenizer(source: Path) -> PreTrainedTokenizerFast:
+def published_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     """Return the published tokenizer without its wrapper class, its tokens named as special.
 
     It adds no token of its own: the chat template has the first one, and vLLM would add a second.
 
+    Args:
+        file: The published `tokenizer.json`.
+
     Raises:
-        InputError: A token is missing.
+        InputError: It is not whole, or a token is missing.
     """
-    file = source / "tokenizer.json"
+    if "model" not in read_settings(file):
+        raise InputError(f"{file}: has no model; download it again")
     backend = Tokenizer.from_file(str(file))
     names = {END_OF_TURN, *SPECIAL_TOKENS.values(), *IMAGE_TOKENS.values()}
     if missing := sorted(name for name in names if backend.token_to_id(name) is None):
@@ -99,31 +111,35 @@ def published_tokenizer(source: Path) -> PreTrainedTokenizerFast:
     )
 
 
-def check_weights(shards: Sequence[Path], expected: dict[str, tuple[int, ...]], source: Path) -> None:
+def check_weights(files: Mapping[str, Path], expected: Mapping[str, tuple[int, ...]], source: Path) -> None:
     """Compare names and shapes of weights in files with those of the model.
 
     Raises:
-        InputError: One is missing, unknown, in two files, or of another shape; names it.
+        InputError: One is missing, unknown, or of another shape; names it.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    for shard in shards:
-        with safe_open(shard, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 # not a mapping
-                if name in found:
-                    raise InputError(f"{source}: weight {name} is in two files")
-                found[name] = tuple(weights.get_slice(name).get_shape())
+    found = {name: tuple(read_tensor(file, name).shape) for name, file in files.items()}
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             raise InputError(
-                f"{source}: weight {name} is {found.get(name, 'missing')}, expected is "
-                f"{expected.get(name, 'no such weight')}; load the files again (*.safetensors)"
+                f"{files.get(name, source)}: weight {name} is {found.get(name, 'missing')}, expected is "
+                f"{expected.get(name, 'no such weight')}; download it again"
             )
+
+
+def copy_weights(files: Mapping[str, Path], out: Path) -> None:
+    """Copy files of weights, and write the index of what is in them."""
+    for file in set(files.values()):
+        shutil.copy2(file, out)
+    places = {name: file.name for name, file in files.items()}
+    if {*places.values()} != {SINGLE}:
+        num_bytes = sum(read_tensor(file, name).nbytes for name, file in files.items())
+        write_json(out / INDEX, {"metadata": {"total_size": num_bytes}, "weight_map": places})
 
 
 def _image_processor(source: Path, config: MiniCPMVConfig) -> MiniCPMVImageProcessor:
     """Return the image processor with the published limit of slices."""
     file = source / "preprocessor_config.json"
-    stated = json.loads(file.read_text()) if file.is_file() else {}
-    known = ("max_slice_nums", "scale_resolution", "patch_size")
-    options = {key: value for key, value in stated.items() if key in known}
-    return MiniCPMVImageProcessor(image_feature_size=config.query_num, **options)
+    stated = read_settings(file) if file.is_file() else {}
+    with blamed_on(file):
+        options = stated_counts(stated, "max_slice_nums", "scale_resolution", "patch_size")
+        return MiniCPMVImageProcessor(image_feature_size=config.query_num, **options)

@@ -11,10 +11,12 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, GenerationConfig, InternVLForConditionalGeneration
+from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.models import InternVL, adapter_for
+from mstar_pl.models.checkpoint_files import INDEX
 from mstar_pl.models.internvl2 import weights as shards
 from mstar_pl.models.internvl2.configuration import check_published, native_config
 from mstar_pl.models.internvl2.conversion import convert_internvl2
@@ -165,6 +167,23 @@ def without(key):
     return harm
 
 
+def stating(part="", **values):
+    def harm(source):
+        config = json.loads((source / "config.json").read_text())
+        (config[part] if part else config).update(values)
+        (source / "config.json").write_text(json.dumps(config))
+
+    return harm
+
+
+def cut_behind_a_piece(source):
+    file = source / "tokenizer.model"
+    proto = SentencePieceExtractor(str(file)).proto
+    for field in ("trainer_spec", "normalizer_spec"):
+        proto.ClearField(field)
+    file.write_bytes(proto.SerializeToString())
+
+
 QKV = "vision_model.encoder.layers.0.attn.qkv.bias"
 WQKV = "language_model.model.layers.0.attention.wqkv.weight"
 
@@ -191,18 +210,39 @@ WQKV = "language_model.model.layers.0.attention.wqkv.weight"
             lambda source: save_file(load_file(shard(source, 1)), shard(source, 2)),
             r"is in model-00001.*, too",
         ),
-        (lambda source: write_json(source / shards.INDEX, {"weight_map": {}}), "source: has no weights"),
+        (lambda source: write_json(source / INDEX, {"weight_map": {}}), "source: has no weights"),
+        (lambda source: write_json(source / INDEX, {}), rf"{INDEX}: weight_map does not give a file's name"),
         (cut("tokenizer.model"), r"tokenizer\.model: cannot be read .*; download it again"),
+        (cut_behind_a_piece, r"tokenizer\.model: is cut off; download it again"),
+        (lambda source: (source / "tokenizer.model").write_bytes(b""), r"tokenizer\.model: is cut off"),
+        (stating(downsample_ratio="0.5"), r"config\.json: cannot be used .*; download it again"),
+        (
+            stating(max_dynamic_patch="4"),
+            r"config\.json: cannot be used .*max_dynamic_patch is '4', no whole",
+        ),
+        (stating("llm_config", num_attention_heads=3), r"config\.json: cannot be used .*heads \(3\)"),
+        (stating("vision_config", num_attention_heads=3), r"config\.json: cannot be used .*`num_heads`: 3"),
+        (stating("vision_config", patch_size=0), r"config\.json: cannot be used .*zero"),
+        (stating("llm_config", rope_scaling=[2.0]), r"config\.json: cannot be used"),
         (cut("config.json"), r"config\.json: cannot be read .*; download it again"),
         (without("vocab_size"), r"config\.json: does not say 'vocab_size'"),
         (lambda source: (source / "tokenizer_config.json").unlink(), "tokenizer_config.json: does not exist"),
         (lambda source: (source / "tokenizer_config.json").write_text("{}"), "no </img>, so not InternVL2's"),
+        (
+            lambda source: (source / "tokenizer_config.json").write_text("[]"),
+            "config.json: holds no JSON obj",
+        ),
+        (
+            lambda source: write_json(source / "tokenizer_config.json", {"added_tokens_decoder": {"0": "a"}}),
+            r"tokenizer_config\.json: cannot be used",
+        ),
     ],
 )
 def test_a_source_that_is_not_whole_is_refused_and_nothing_is_written(source, tmp_path, harm, message):
     harm(source)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refusal:
         convert_internvl2(source, tmp_path / "out")
+    assert "\n" not in str(refusal.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -221,6 +261,8 @@ def test_a_source_that_is_not_whole_is_refused_and_nothing_is_written(source, tm
         ({"select_layer": -4}, "select_layer is -4"),
         ({"use_thumbnail": False}, "use_thumbnail is False"),
         ({"template": "internvl2_5"}, "template is 'internvl2_5'"),
+        ({"force_image_size": 224}, r"force_image_size is 224; only vision_config\.image_size, 448, is conv"),
+        ({"torch_dtype": "bf16x"}, "torch_dtype is 'bf16x'; give float32, float16 or bfloat16"),
     ],
 )
 def test_another_architecture_is_refused_with_the_reason(change, message):
@@ -228,12 +270,14 @@ def test_another_architecture_is_refused_with_the_reason(change, message):
         check_published(CONFIG_2B | change, "config.json")
 
 
+@pytest.mark.parametrize("change", [{"force_image_size": None}, {"torch_dtype": None}])
+def test_sizes_and_types_may_be_left_to_the_parts(change):
+    check_published(CONFIG_2B | change, "config.json")
+
+
 def test_the_command_converts_once(published, tmp_path, capsys):
-    left = tmp_path / ".out.999999.tmp"
-    left.mkdir()  # of a process that was killed
     arguments = ["convert", "internvl2", str(published), str(tmp_path / "out")]
     assert main(arguments) == 0
-    assert not left.exists()
     assert main(arguments) == 2
     assert "out: exists; remove it, or give another folder" in capsys.readouterr().err
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoProcessor, dynamic_module_utils
 
@@ -97,26 +97,6 @@ def test_registering_again_changes_nothing(minicpmv_folder):
     assert type(AutoProcessor.from_pretrained(minicpmv_folder)) is MiniCPMVProcessor
     if not torch.backends.cuda.is_built():
         assert torch.cuda.is_current_stream_capturing() is False, "vLLM's resampler asks"
-
-
-def test_faulty_weights_and_tokenizers_are_refused(published, tmp_path):
-    file = published / "model.safetensors"
-    weights, text = load_file(file), (published / "tokenizer.json").read_text()
-    for name, changed, message in [
-        ("resampler.query", {}, r"weight resampler\.query is missing, expected is \(8, 128\)"),
-        ("resampler.proj", {"resampler.proj": torch.zeros(2, 2)}, r"resampler\.proj is \(2, 2\), expected"),
-        ("llm.lm_head.weight", {"other": torch.zeros(1)}, r"weight llm\.lm_head\.weight is missing"),
-    ]:
-        save_file({key: weight for key, weight in weights.items() if key != name} | changed, file)
-        with pytest.raises(InputError, match=message):
-            convert_minicpmv(published, tmp_path / "out")
-    (published / "tokenizer.json").write_text(text.replace("</slice>", "</slices>"))
-    with pytest.raises(InputError, match="no token </slice>"):
-        convert_minicpmv(published, tmp_path / "out")
-    (published / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"no tokenizer\.json; give a local copy"):
-        convert_minicpmv(published, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_prompts_have_llama_3s_format(minicpmv):
