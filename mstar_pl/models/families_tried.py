@@ -211,7 +211,7 @@ def check_choice(adapter: Chosen) -> None:
     """
     if adapter.known_options is not None:
         check_options(adapter, adapter.known_options)
-    model_type = model_type_of(adapter.path)
+    model_type: Any = model_type_of(adapter.path)
     if model_type in adapter.model_types:
         if (gap := ON_CPU.get((model_type, adapter.dtype))) and not torch.cuda.is_available():
             log.warning("%s: %s", adapter.path, gap)

@@ -132,7 +132,7 @@ class LMM(ModelParts):
         if self.weightless:
             return self.empty_model()
         tried.check_weight_files(self.path)
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             self.path,
             dtype=getattr(torch, self.dtype),
             attn_implementation=self.attention,
@@ -140,8 +140,9 @@ class LMM(ModelParts):
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
+        model, info = loaded
         tried.check_loaded(self, info)
-        return model.to(torch.device(device))  # type: ignore[arg-type] # typed by a decorator of theirs
+        return model.to(torch.device(device))
 
     def empty_model(self) -> PreTrainedModel:
         """Return the model as its `config.json` describes it, with initial weights."""
