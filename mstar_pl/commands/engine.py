@@ -38,6 +38,7 @@ def start_engine(
         raise InputError(
             f"vLLM cannot be imported ({error}); install an extra (cpu or vllm), or use --engine transformers"
         ) from None
+    weights = adapter.load_model().state_dict()  # before the engine starts, which needs a whole folder
     engine = VLLMEngine(adapter, max_model_len=max_model_len, max_images=max(1, max_images))
-    engine.load_policy(adapter.load_model().state_dict().items(), version=1)
+    engine.load_policy(weights.items(), version=1)
     return engine

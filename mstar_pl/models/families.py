@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor
 
-from mstar_pl.models.families_tried import CAUSAL_ON_CPU, model_type_of
+from mstar_pl.models.families_tried import CAUSAL_ON_CPU, model_type_of, read_settings
 from mstar_pl.models.lmm import EMBEDDED, EMBEDDED_PATH, LMM
 from mstar_pl.models.minicpmv.adapter import MiniCPMV
 from mstar_pl.models.phi3_v.adapter import Phi3V
@@ -195,10 +194,12 @@ class Gemma3(LMM):
 class MiniCPMV4_6(LMM):
     """MiniCPM-V 4.6, whose language model mixes linear and full attention.
 
-    The engine keeps no prefixes: to keep those of linear attention it would have to split prompts.
+    vLLM heeds no processor option but `max_slice_nums`. The engine keeps no prefixes: to keep those of linear
+    attention it would have to split prompts.
     """
 
     model_types = ("minicpmv4_6",)
+    known_options = ("max_slice_nums",)
     engine_args = MappingProxyType({"enable_prefix_caching": False})
 
     def num_image_tokens(self, sizes: list[tuple[int, int]]) -> Sequence[int]:
@@ -207,14 +208,13 @@ class MiniCPMV4_6(LMM):
 
     def _num_tokens(self, index: int, size: tuple[int, int]) -> int:
         images = self.processor.image_processor
-        options = {key: self.processor_options.get(key, getattr(images, key)) for key in _SLICING}
-        resolution, patch = options["scale_resolution"], options["patch_size"]
-        area = patch**2 * (4 if options["downsample_mode"] == "4x" else 16)
-        grid = images.get_sliced_grid(size, options["max_slice_nums"], resolution)
-        grid = grid if options["slice_mode"] else None
+        resolution, patch = images.scale_resolution, images.patch_size
+        area = patch**2 * (4 if images.downsample_mode == "4x" else 16)
+        most = self.processor_options.get("max_slice_nums", images.max_slice_nums)
+        grid = images.get_sliced_grid(size, most, resolution) if images.slice_mode else None
         height, width = images.find_best_resize(size, resolution, patch, allow_upscale=grid is None)
         total = height * width // area + 2
-        if options["use_image_id"]:
+        if images.use_image_id:
             total += len(self.prompt_tokens(str(index))) + 2
         if grid is not None:
             rows, columns = grid
@@ -222,15 +222,6 @@ class MiniCPMV4_6(LMM):
             total += rows * columns * ((height // rows) * (width // columns) // area + 2) + rows - 1
         return total
 
-
-_SLICING = (
-    "scale_resolution",
-    "patch_size",
-    "downsample_mode",
-    "max_slice_nums",
-    "slice_mode",
-    "use_image_id",
-)
 
 FAMILIES: tuple[type[LMM], ...] = (
     InternVL,
@@ -251,15 +242,22 @@ def adapter_for(path: str, **options: Any) -> LMM:
     """Return the adapter of a model folder: the one its export names, else the family of its `model_type`.
 
     Raises:
-        InputError: The folder is not a model folder, or its export names an adapter that cannot be imported.
+        InputError: The folder is not a model folder, its export names an adapter that cannot be imported, or
+            the adapter has no such option.
     """
     folder = EMBEDDED_PATH if path == EMBEDDED else Path(path)
     if (folder / ADAPTER_FILE).is_file():
-        saved = json.loads((folder / ADAPTER_FILE).read_text())
-        return _import(saved["class_path"], folder)(path, **(saved["init_args"] | options))
-    model_type = model_type_of(folder)
-    family = next((family for family in FAMILIES if model_type in family.model_types), LMM)
-    return family(path, **options)
+        saved = read_settings(folder / ADAPTER_FILE)
+        if not (isinstance(saved.get("class_path"), str) and isinstance(saved.get("init_args"), dict)):
+            raise InputError(f"{folder / ADAPTER_FILE}: no class_path with init_args; copy it again")
+        family, options = _import(saved["class_path"], folder), saved["init_args"] | options
+    else:
+        model_type = model_type_of(folder)
+        family = next((family for family in FAMILIES if model_type in family.model_types), LMM)
+    try:
+        return family(path, **options)
+    except TypeError as error:
+        raise InputError(f"{path}: {family.__name__} does not take these options ({error})") from error
 
 
 def _import(class_path: str, folder: Path) -> type[LMM]:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from mstar_pl.data.format import QuestionStyle, render_question
 from mstar_pl.data.images import image_size
-from mstar_pl.models.families_tried import check_choice
+from mstar_pl.models import families_tried as tried
 from mstar_pl.models.parts import ModelParts
 from mstar_pl.types import InputError, Prompt
 
@@ -59,6 +59,9 @@ class LMM(ModelParts):
     known_gaps: ClassVar[Mapping[str, tuple[float, str]]] = MappingProxyType({})
     """Checks of `mstar-pl check-lmm` that the family cannot pass: the largest size, and why."""
 
+    known_options: ClassVar[tuple[str, ...] | None] = None
+    """The `processor_options` that training and engine heed alike; None for all of the image processor."""
+
     max_images: ClassVar[int | None] = None
     """Most images of a prompt; None for any number."""
 
@@ -85,7 +88,7 @@ class LMM(ModelParts):
         self.system_prompt = system_prompt
         self.instruction = instruction
         self.processor_options = dict(processor_options or {})
-        check_choice(self)
+        tried.check_choice(self)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -101,8 +104,15 @@ class LMM(ModelParts):
 
     @cached_property
     def processor(self) -> Any:
-        """Processor of the family, from the model folder."""
-        return AutoProcessor.from_pretrained(self.path, local_files_only=True)
+        """Processor of the family, from the model folder.
+
+        Raises:
+            InputError: The folder has no whole processor, or the processor no such option.
+        """
+        tried.check_processor_files(self.path)
+        processor = AutoProcessor.from_pretrained(self.path, local_files_only=True)
+        tried.check_image_options(self, processor)
+        return processor
 
     def save_processor(self, folder: str | Path) -> None:
         """Save the processor as the model folder has it: a tokenizer in use also keeps its last padding."""
@@ -114,16 +124,25 @@ class LMM(ModelParts):
         return self.processor.tokenizer
 
     def load_model(self, device: str | torch.device = "cpu") -> PreTrainedModel:
-        """Return the model with its weights, or without contents where `weightless` says so."""
+        """Return the model with its weights, or without contents where `weightless` says so.
+
+        Raises:
+            InputError: The folder does not have all weights.
+        """
         if self.weightless:
             return self.empty_model()
-        model = AutoModelForImageTextToText.from_pretrained(
+        tried.check_weight_files(self.path)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             self.path,
             dtype=getattr(torch, self.dtype),
             attn_implementation=self.attention,
             local_files_only=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
         )
-        return model.to(torch.device(device))  # type: ignore[arg-type] # typed by a decorator of theirs
+        model, info = loaded
+        tried.check_loaded(self, info)
+        return model.to(torch.device(device))
 
     def empty_model(self) -> PreTrainedModel:
         """Return the model as its `config.json` describes it, with initial weights."""
@@ -178,6 +197,7 @@ class LMM(ModelParts):
             else []
         )
         messages = [*system, {"role": "user", "content": content}]
+        tried.check_template(self.path, self.processor)
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def encode(self, texts: Sequence[str], images: Sequence[Sequence[Image]]) -> dict[str, Tensor]:

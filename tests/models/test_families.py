@@ -47,7 +47,7 @@ OPTIONS = {
     "qwen3_vl": {"max_pixels": 32 * 32 * 6},
     "idefics3": {"do_image_splitting": False},
     "smolvlm": {"size": {"longest_edge": 84}},
-    "minicpmv4_6": {"max_slice_nums": 2, "use_image_id": False},
+    "minicpmv4_6": {"max_slice_nums": 2},
 }
 """Options of processors that change the number of an image's tokens."""
 

@@ -29,6 +29,7 @@ class MiniCPMV(LMM):
     """
 
     model_types = ("minicpmv",)
+    known_options = ("max_slice_nums",)
     ported = True
     engine_args = MappingProxyType({"trust_remote_code": True})
 
@@ -42,8 +43,6 @@ class MiniCPMV(LMM):
                 f"{self.path}: the published files, whose code does not run any more; write a folder with: "
                 f"mstar-pl convert minicpmv {self.path} OUT"
             )
-        if unknown := sorted(self.processor_options.keys() - {"max_slice_nums"}):
-            raise InputError(f"unknown processor option {unknown[0]!r}; MiniCPM-V has max_slice_nums")
 
     def num_prompt_tokens(self, prompt: Prompt) -> int:
         """Return the tokens of a prompt, its image tokens included, from the images' headers alone."""

@@ -27,6 +27,7 @@ class Phi3V(LMM):
     """
 
     model_types = ("phi3_v",)
+    known_options = ("num_crops",)
     ported = True
 
     @cached_property
@@ -40,19 +41,6 @@ class Phi3V(LMM):
             return cast(Phi3VConfig, AutoConfig.from_pretrained(self.path, local_files_only=True))
         except ValueError as error:
             raise InputError(f"{self.path}/config.json: {error}") from None
-
-    @cached_property
-    def processor(self) -> Any:
-        """Processor of the family.
-
-        Raises:
-            InputError: It has no such option.
-        """
-        if unknown := self.processor_options.keys() - {"num_crops"}:
-            raise InputError(
-                f"unknown processor option {min(unknown)!r} of Phi-3.5-vision; known is num_crops"
-            )
-        return super().processor
 
     @cached_property
     def never_used(self) -> str:

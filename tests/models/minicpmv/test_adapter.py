@@ -87,7 +87,7 @@ def test_published_files_are_to_be_converted(published):
 
 def test_unknown_processor_options_are_refused(minicpmv_folder):
     with pytest.raises(
-        InputError, match="unknown processor option 'max_patches'; MiniCPM-V has max_slice_nums"
+        InputError, match="unknown processor option 'max_patches'; MiniCPMV has max_slice_nums"
     ):
         adapter_for(minicpmv_folder, processor_options={"max_patches": 2})
 
