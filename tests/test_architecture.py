@@ -37,6 +37,7 @@ FORMATS += ("data/publish.py", "data/cards.py", "data/recipe.py", "models/publis
 FAMILIES = ("models/families", "models/phi3_v", "models/minicpmv", "models/internvl2")
 FAMILIES += (
     "models/checkpoint_files.py",
+    "models/processor_options.py",
     "models/registration.py",
     "parity/",
     "commands/check_lmm.py",

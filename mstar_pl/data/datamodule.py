@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 Overlong = Literal["drop", "refuse"]
 
 
+@dataclass(frozen=True, eq=False)
 class ExampleSet(Dataset):
     """Examples that fit into the context, with their lengths in tokens.
 
@@ -37,17 +39,10 @@ class ExampleSet(Dataset):
         all_images: Whether each has an image.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[Any],
-        lengths: Sequence[int],
-        num_losses: Sequence[int],
-        all_images: bool = True,
-    ) -> None:
-        self.examples = examples
-        self.lengths = lengths
-        self.num_losses = num_losses
-        self.all_images = all_images
+    examples: Sequence[Any]
+    lengths: Sequence[int]
+    num_losses: Sequence[int]
+    all_images: bool = True
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -248,11 +243,9 @@ class PolicyDataModule(LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move tensors; lists of prompts stay as they are."""
-        return (
-            batch
-            if isinstance(batch, list)
-            else super().transfer_batch_to_device(batch, device, dataloader_idx)
-        )
+        if isinstance(batch, list):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _prompt_loader(self, stage: str) -> DataLoader:
         rank, num = self._process

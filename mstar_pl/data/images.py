@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from io import BytesIO
 from itertools import islice
-from os import cpu_count
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
@@ -182,7 +181,7 @@ def with_image_faults(
     seen: set[int] = set()  # hashes, which take less memory than paths
     faults: dict[str, str] = {}
     rest = iter(records)
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         while window := [*islice(rest, WINDOW)]:
             images = {image: hash(image) for record in window for image in images_of(record)}
             new = [image for image, key in images.items() if key not in seen]

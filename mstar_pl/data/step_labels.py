@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mstar_pl.data.format import join_steps
-from mstar_pl.types import Example, Prompt
+from mstar_pl.types import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,3 @@ class StepLabels:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of this record."""
         return self.prompt.to_json() | {"steps": list(self.steps), "labels": list(self.labels)}
-
-    def to_example(self) -> Example:
-        """Return prompt and response without the labels."""
-        return Example(prompt=self.prompt, response=self.response)

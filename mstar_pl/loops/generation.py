@@ -312,9 +312,8 @@ class GenerationLoop(StatefulLoop):
         if not self._probed:
             lmm, tolerance = self.policy.lmm, self.evolution.parity_tolerance
             if tolerance is None:
-                tolerance = (
-                    0.02 if lmm.dtype == "float32" and "bf16" not in str(self.trainer.precision) else 0.5
-                )
+                exact = lmm.dtype == "float32" and "bf16" not in str(self.trainer.precision)
+                tolerance = 0.02 if exact else 0.5
             gap = check_parity(engine, lmm, self.policy.model, self.data.prompts[:2], tolerance=tolerance)
             self._probed = True
             log.info("engine and training model agree: largest gap %.4f nats", gap)

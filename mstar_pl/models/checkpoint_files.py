@@ -1,9 +1,9 @@
-"""Files of a published checkpoint, read with care: what is not whole is refused by name."""
+"""Files of a model folder, read with care: what is not whole is refused by name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,18 @@ from mstar_pl.types import InputError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-"""The only file of weights where there is no index."""
+"""The only file of weights; where there is one, Transformers reads no index."""
+
+PROCESSOR_FILES = (
+    ("processor_config.json", "preprocessor_config.json"),
+    ("tokenizer_config.json",),
+    ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json"),
+)
+"""Files of a processor; of each row there must be one."""
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Return the JSON object in a file of a published folder.
+    """Return the JSON object in a file of a model folder.
 
     Raises:
         InputError: It does not exist, cannot be read, or holds something else.
@@ -28,7 +35,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{file}: does not exist; give the published folder, or download it again") from None
+        raise InputError(f"{file}: does not exist; give a whole model folder") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({error}); download it again") from None
     if not isinstance(settings, dict):
@@ -106,12 +113,12 @@ def weight_files(folder: Path) -> dict[str, Path]:
 def _listed(folder: Path) -> list[str]:
     """Return the names of the files that have weights."""
     index = folder / INDEX
-    if not index.is_file():
-        if not (folder / SINGLE).is_file():
-            raise InputError(
-                f"{folder}: has neither {SINGLE} nor {INDEX}; download it, weights are read from safetensors"
-            )
+    if (folder / SINGLE).is_file():
         return [SINGLE]
+    if not index.is_file():
+        raise InputError(
+            f"{folder}: has neither {SINGLE} nor {INDEX}; download it, weights are read from safetensors"
+        )
     files = read_settings(index).get("weight_map")
     if not isinstance(files, dict) or not all(_is_name(file) for file in files.values()):
         raise InputError(
@@ -138,3 +145,58 @@ def read_tensor(file: Path, name: str) -> Tensor:
     """Return a weight, mapped from its file."""
     with safe_open(file, "pt") as shard:
         return shard.get_tensor(name)
+
+
+def check_processor_files(folder: Path) -> None:
+    """Refuse a folder without a whole processor: Transformers makes up what is missing of a tokenizer.
+
+    Raises:
+        InputError: A file is missing, or cut off.
+    """
+    for names in PROCESSOR_FILES:
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if not found:
+            raise InputError(f"{folder}: no {' or '.join(names[:2])}; download all files of the model")
+        for file in found:
+            if file.suffix == ".json":
+                read_settings(file)
+
+
+def check_template(folder: str, processor: Any) -> None:
+    """Refuse a processor that cannot write prompts.
+
+    Raises:
+        InputError: It has no chat template.
+    """
+    if processor.chat_template is None:
+        raise InputError(
+            f"{folder}: no chat template (chat_template.jinja); download all files of the model, or "
+            "override LMM.chat (docs/new_lmm.md)"
+        )
+
+
+def check_weight_files(folder: Path) -> None:
+    """Refuse a folder without whole weights; those of PyTorch's own format are not looked at.
+
+    Raises:
+        InputError: A file is missing, or cut off.
+    """
+    if any((folder / name).is_file() for name in (SINGLE, INDEX)) or not any(folder.glob("*.bin")):
+        weight_files(folder)
+
+
+def check_loaded(folder: str, lost: Collection[str]) -> None:
+    """Refuse a model of whose weights Transformers has made some up.
+
+    Args:
+        folder: Where it was read.
+        lost: Names of weights that are missing, or of another shape than the configuration's.
+
+    Raises:
+        InputError: There is one.
+    """
+    if lost:
+        raise InputError(
+            f"{folder}: {len(lost)} weights are missing, or not of the shape that config.json says "
+            f"({', '.join(sorted(lost)[:3])}{', ...' * (len(lost) > 3)}); download all files of the model"
+        )

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor
 
-from mstar_pl.models.families_tried import CAUSAL_ON_CPU, model_type_of, read_settings
+from mstar_pl.models.checkpoint_files import read_settings
+from mstar_pl.models.families_tried import CAUSAL_ON_CPU, model_type_of
 from mstar_pl.models.lmm import EMBEDDED, EMBEDDED_PATH, LMM
 from mstar_pl.models.minicpmv.adapter import MiniCPMV
 from mstar_pl.models.phi3_v.adapter import Phi3V
@@ -249,7 +250,7 @@ def adapter_for(path: str, **options: Any) -> LMM:
     if (folder / ADAPTER_FILE).is_file():
         saved = read_settings(folder / ADAPTER_FILE)
         if not (isinstance(saved.get("class_path"), str) and isinstance(saved.get("init_args"), dict)):
-            raise InputError(f"{folder / ADAPTER_FILE}: no class_path with init_args; copy it again")
+            raise InputError(f"{folder / ADAPTER_FILE}: no class_path with init_args; export the model again")
         family, options = _import(saved["class_path"], folder), saved["init_args"] | options
     else:
         model_type = model_type_of(folder)

@@ -17,8 +17,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from mstar_pl.data.format import QuestionStyle, render_question
 from mstar_pl.data.images import image_size
-from mstar_pl.models import families_tried as tried
+from mstar_pl.models import checkpoint_files as files
+from mstar_pl.models.families_tried import check_choice
 from mstar_pl.models.parts import ModelParts
+from mstar_pl.models.processor_options import check_options, image_options
 from mstar_pl.types import InputError, Prompt
 
 EMBEDDED = "embedded"
@@ -88,7 +90,9 @@ class LMM(ModelParts):
         self.system_prompt = system_prompt
         self.instruction = instruction
         self.processor_options = dict(processor_options or {})
-        tried.check_choice(self)
+        if self.known_options is not None:
+            check_options(self.processor_options, self.known_options, type(self).__name__)
+        check_choice(self)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -109,9 +113,10 @@ class LMM(ModelParts):
         Raises:
             InputError: The folder has no whole processor, or the processor no such option.
         """
-        tried.check_processor_files(self.path)
+        files.check_processor_files(Path(self.path))
         processor = AutoProcessor.from_pretrained(self.path, local_files_only=True)
-        tried.check_image_options(self, processor)
+        if self.known_options is None and self.processor_options:
+            check_options(self.processor_options, image_options(processor), type(self).__name__)
         return processor
 
     def save_processor(self, folder: str | Path) -> None:
@@ -131,7 +136,7 @@ class LMM(ModelParts):
         """
         if self.weightless:
             return self.empty_model()
-        tried.check_weight_files(self.path)
+        files.check_weight_files(Path(self.path))
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             self.path,
             dtype=getattr(torch, self.dtype),
@@ -141,7 +146,8 @@ class LMM(ModelParts):
             output_loading_info=True,
         )
         model, info = loaded
-        tried.check_loaded(self, info)
+        lost = {name for name in info["missing_keys"] if self.is_used(name)}
+        files.check_loaded(self.path, lost | {name for name, *_ in info["mismatched_keys"]})
         return model.to(torch.device(device))
 
     def empty_model(self) -> PreTrainedModel:
@@ -189,6 +195,9 @@ class LMM(ModelParts):
 
         Placeholders stay unexpanded: the processor, or the engine, replaces each by as many tokens as its
         image has.
+
+        Raises:
+            InputError: The model folder has no template.
         """
         content = [*[{"type": "image"}] * num_images, {"type": "text", "text": text}]
         system = (
@@ -197,7 +206,7 @@ class LMM(ModelParts):
             else []
         )
         messages = [*system, {"role": "user", "content": content}]
-        tried.check_template(self.path, self.processor)
+        files.check_template(self.path, self.processor)
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def encode(self, texts: Sequence[str], images: Sequence[Sequence[Image]]) -> dict[str, Tensor]:

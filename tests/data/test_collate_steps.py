@@ -9,7 +9,7 @@ from mstar_pl.data.collate import collate_examples
 from mstar_pl.data.collate_steps import collate_steps, encode_steps, step_lengths
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.models import adapter_for
-from mstar_pl.types import InputError, Prompt
+from mstar_pl.types import Example, InputError, Prompt
 
 STEPS = ("red 4.", "2 + 2 = 4.", "# Answer\n\n4")
 FIRST = ["red", "Ġ4", ".", "ĊĊ"]
@@ -72,7 +72,9 @@ def test_steps_are_tokenised_apart():
 
 def test_rows_are_those_of_whole_responses_where_the_tokenizer_does_not_join_across_steps(lmm, records):
     batch = collate_steps(lmm, records)
-    whole = collate_examples(lmm, [record.to_example() for record in records])
+    whole = collate_examples(
+        lmm, [Example(prompt=record.prompt, response=record.response) for record in records]
+    )
     del whole["labels"]
     assert batch.keys() - whole.keys() == {"step_rows", "step_places", "step_labels"}
     for key, value in whole.items():

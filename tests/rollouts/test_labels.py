@@ -13,7 +13,7 @@ from mstar_pl.rewards.answer import Grade, Outcome, grade
 from mstar_pl.rollouts.engine import Request
 from mstar_pl.rollouts.labels import SCHEMA, LabelConfig, StepLabeller, read_labels
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import InputError, SamplingConfig
+from mstar_pl.types import Example, InputError, SamplingConfig
 
 N = 8
 SAMPLING = SamplingConfig(temperature=1.5, max_tokens=48, seed=7)
@@ -207,7 +207,7 @@ def test_labels_of_another_policy_or_setting_are_set_aside(transformers, respons
 def test_the_report_counts_what_was_found(engine, responses, drawn, tmp_path):
     _, manifest = label(engine, responses, tmp_path, shard=3, early_stop=False)
     records = list(read_labels(tmp_path))
-    assert [record.to_example() for record in records] == responses
+    assert [Example(prompt=record.prompt, response=record.response) for record in records] == responses
     steps = [len(record.steps) for record in records]
     expected = {
         "responses": 4,

@@ -117,10 +117,10 @@ def test_the_index_is_that_of_the_weights_in_the_files(published, source, tmp_pa
         (stating(vision_config="none"), r"config\.json: cannot be used"),
         (stating(vision_config={"patch_size": 0}), r"config\.json: cannot be used .*zero"),
         (stating(torch_dtype="bf16x"), r"config\.json: cannot be used .*bf16x"),
-        (lambda source: (source / "config.json").unlink(), r"config\.json: does not exist; give the publ"),
+        (lambda source: (source / "config.json").unlink(), r"config\.json: does not exist; give a whole"),
         (cut("tokenizer.json"), r"tokenizer\.json: cannot be read .*; download it again"),
         (written("tokenizer.json", "{}"), r"tokenizer\.json: has no model; download it again"),
-        (lambda source: (source / "tokenizer.json").unlink(), r"tokenizer\.json: does not exist; give the"),
+        (lambda source: (source / "tokenizer.json").unlink(), r"tokenizer\.json: does not exist; give a"),
         (cut("preprocessor_config.json"), r"preprocessor_config\.json: cannot be read .*; download it again"),
         (
             stating("preprocessor_config.json", max_slice_nums="four"),
@@ -150,7 +150,7 @@ def test_the_target_is_looked_at_first(tmp_path, capsys, family):
     left.mkdir()
     file.touch()
     assert main(["convert", family, str(tmp_path / "none"), str(tmp_path / "out")]) == 2
-    assert "config.json: does not exist; give the published folder" in capsys.readouterr().err
+    assert "config.json: does not exist; give a whole model folder" in capsys.readouterr().err
     assert not left.exists()
     for target, message in [
         (file, "file: exists; remove it, or give another folder"),
