@@ -205,15 +205,19 @@ def _train(argv: list[str] | None, kind: type[LightningCLI] | None = None) -> Li
     import mstar_pl.modules  # noqa: F401 - so that their classes are known by their short names
     from mstar_pl.loops import SelfEvolvingTrainer
 
+    base: type[LightningCLI] = kind or LightningCLI
+    command = (sys.argv[1:] if argv is None else argv)[0]
+    # The parsers of the other commands would take as long again to make.
+    alone = staticmethod(lambda: {command: LightningCLI.subcommands()[command]})
     # An abbreviated option would hide a misspelt one.
     options = {"exit_on_error": False, "allow_abbrev": False}
-    return (kind or LightningCLI)(
+    return type(base.__name__, (base,), {"subcommands": alone})(
         trainer_class=SelfEvolvingTrainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
-        parser_kwargs=options | dict.fromkeys(TRAINING, options),
+        parser_kwargs=options | {command: options},
         args=argv,
     )
 
@@ -239,6 +243,8 @@ def _quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: " not in record.getMessage()
     )
+    # It misses a kernel from a hub, wherever it is imported, which peft does.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\..*")
 
 

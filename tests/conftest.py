@@ -87,6 +87,6 @@ def examples(prompts) -> list[Example]:
 
 @pytest.fixture(scope="session")
 def train_file(tmp_path_factory, examples):
-    """20 steps of 2 examples: 40 rows, ids repeated, as several responses of a prompt are."""
-    rows = [examples[index % len(examples)].to_json() for index in range(40)]
+    """12 steps of 2 examples: 24 rows, ids repeated, as several responses of a prompt are."""
+    rows = [examples[index % len(examples)].to_json() for index in range(24)]
     return str(write_jsonl(tmp_path_factory.mktemp("data") / "train.jsonl", rows))

@@ -138,7 +138,7 @@ def test_more_weight_keeps_the_policy_nearer(installed, tiny, train_file, exampl
             logger=False,
             enable_progress_bar=False,
         )
-        trainer.fit(policy, PolicyDataModule(train=train_file, batch_size=4, micro_batch_size=4))
+        trainer.fit(policy, PolicyDataModule(train=train_file, batch_size=2, micro_batch_size=2))
         moved.append(float(trainer.callback_metrics["train/kl"]))
     assert moved[1] < moved[0] / 3
 

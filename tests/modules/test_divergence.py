@@ -51,7 +51,7 @@ def test_what_is_not_finite_stops_the_run_before_the_weights(internvl_folder, tr
     assert saved["global_step"] == 2
     assert all(torch.equal(value, poison.weights[name]) for name, value in saved["state_dict"].items())
     policy, trainer = run(internvl_folder, tmp_path, train_file, ckpt_path="last")
-    assert trainer.global_step == 20
+    assert trainer.global_step == 12
     assert all(weight.isfinite().all() for weight in policy.parameters())
 
 

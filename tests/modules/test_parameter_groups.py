@@ -17,7 +17,7 @@ RATES = {"vision": 0.05, "projector": 0.2}
 MIXED = LoRA(
     rank=2, dropout=0.1, groups={"language": GroupLoRA(), "vision": GroupLoRA(), "projector": "full"}
 )
-ONE_STEP = {"batch_size": 40, "micro_batch_size": 4}
+ONE_STEP = {"batch_size": 24, "micro_batch_size": 4}
 
 
 def group_of(policy, name):

@@ -30,24 +30,24 @@ MODULES = {"full": {}, "lora with dropout": {"lora": LoRA(rank=2, dropout=0.1)}}
 
 @pytest.fixture(scope="module")
 def uninterrupted(request, internvl_folder, train_file, tmp_path_factory):
-    """Options of a module, and what a run of 20 steps ends with."""
+    """Options of a module, and what a run of 12 steps ends with."""
     root, module = tmp_path_factory.mktemp("whole"), MODULES[request.param]
     return module, state(*run(internvl_folder, root, train_file, module=module))
 
 
 @pytest.mark.parametrize(
     ("uninterrupted", "steps"),
-    [("full", 3), ("full", 10), ("full", 13), ("lora with dropout", 13)],
+    [("full", 2), ("full", 6), ("full", 8), ("lora with dropout", 8)],
     indirect=["uninterrupted"],
 )
 def test_resumed_run_equals_the_uninterrupted_one(
     internvl_folder, train_file, tmp_path, steps, uninterrupted
 ):
-    """20 steps in 2 epochs; stopped inside the first, at its end, and inside the second."""
+    """12 steps in 2 epochs; stopped inside the first, at its end, and inside the second."""
     module, whole = uninterrupted
-    assert whole[-1] == 20
+    assert whole[-1] == 12
     root = tmp_path / "stopped"
-    if steps == 10:
+    if steps == 6:
         run(internvl_folder, root, train_file, module=module, max_epochs=1)
     else:
         with pytest.raises(Killed):
@@ -179,6 +179,6 @@ def test_contradictions_are_refused_before_training(internvl_folder, train_file,
 def test_long_examples_are_dropped_with_a_count(internvl_folder, train_file, tmp_path, caplog):
     _, trainer = run(internvl_folder, tmp_path, train_file, data={"max_length": 60}, max_epochs=1)
     kept = trainer.datamodule.example_sets["train"]
-    assert 0 < len(kept) < 40
+    assert 0 < len(kept) < 24
     assert max(kept.lengths) <= 60
-    assert f"dropped {40 - len(kept)} of 40 examples over 60 tokens" in caplog.text
+    assert f"dropped {24 - len(kept)} of 24 examples over 60 tokens" in caplog.text
