@@ -113,10 +113,11 @@ def _draw(stem: Path, panels: Mapping[str, Mapping[str, Curve]], axis: str) -> l
             place.plot(list(curve), [100 * value for value in curve.values()], marker=".", label=name)
         place.set(title=title, xlabel=axis, ylabel="%")
         place.grid(alpha=0.3)
-        place.legend(fontsize="small")
+        beside: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(lines) > 6 else {}
+        place.legend(fontsize="small", **beside)
     figure.tight_layout()
     picture, numbers = stem.with_suffix(".svg"), stem.with_suffix(".json")
-    figure.savefig(picture, metadata={"Date": None})
+    figure.savefig(picture, metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
     numbers.write_text(json.dumps(panels, indent=2) + "\n", encoding="utf-8")
     return [picture, numbers]

@@ -181,7 +181,8 @@ def check_weight_files(folder: Path) -> None:
     Raises:
         InputError: A file is missing, or cut off.
     """
-    if any((folder / name).is_file() for name in (SINGLE, INDEX)) or not any(folder.glob("*.bin")):
+    safe = any((folder / name).is_file() for name in (SINGLE, INDEX))
+    if safe or not any(folder.glob("pytorch_model*.bin")):
         weight_files(folder)
 
 

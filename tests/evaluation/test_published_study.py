@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mstar_pl.evaluation.study_tables import Outcomes, tables
+from tests.evaluation.pairs import pairs
 
 STUDY = Path(__file__).parents[2] / "docs/study"
 CONFIG = yaml.safe_load((STUDY.parents[1] / "configs/study/minivista.yaml").read_text())
@@ -43,10 +44,20 @@ def leaves(value, path=()):
         yield path, -1.0 if value is None else value
 
 
+def test_two_rows_as_they_were_run_before_are_made_of_their_outcomes():
+    earlier = Outcomes.from_json((STUDY / "earlier/outcomes.json").read_text())
+    expected = tables(earlier, CONFIG["baseline"], CONFIG["against"])["rows.md"]
+    assert (STUDY / "earlier/rows.md").read_text() == expected + "\n"
+
+
+def test_pairs_are_made_of_outcomes():
+    assert (STUDY / "pairs.md").read_text() == pairs() + "\n"
+
+
 def test_the_report_shows_the_tables():
     report = (STUDY / "README.md").read_text()
-    for name in ("rows.md", "tasks.md"):
-        assert (STUDY / "tables" / name).read_text() in report, name
+    for name in ("tables/rows.md", "tables/tasks.md", "earlier/rows.md", "pairs.md"):
+        assert (STUDY / name).read_text() in report, name
 
 
 def test_rows_seeds_and_prompts_are_those_of_the_configuration(outcomes):
