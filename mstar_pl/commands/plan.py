@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningCLI
-from peft import PeftModel
 from torch import Tensor, nn
 
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.largest import largest_batch
 from mstar_pl.evaluation.table import markdown
 from mstar_pl.models import adapter_for
-from mstar_pl.models.lora import plain_model
+from mstar_pl.models.lora import has_updates, plain_model
 from mstar_pl.modules import LMMModule
 from mstar_pl.modules.dry_run import Footprint, Kind, dry_run
 from mstar_pl.rollouts.engine import context_of
@@ -282,7 +281,7 @@ def _add_generation(
 
 def _sync(module: LMMModule, machine: Machine) -> dict[str, int]:
     """Return what handing the weights over takes in passing."""
-    updates = isinstance(module.model, PeftModel)
+    updates = has_updates(module.model)
     if not updates and not (machine.shards and machine.num > 1):
         return {}
     largest = max(one.nbytes for one in module.model.parameters())

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from mstar_pl.models import LMM
+from mstar_pl.models.lora import TrainedModel
 from mstar_pl.rewards.reward import AnswerReward, Reward, StepReward
 from mstar_pl.rewards.selection import AllCorrect, Selection
 from mstar_pl.rollouts.engine import RolloutEngine
@@ -24,7 +23,7 @@ class Policy(Protocol):
     """What the loop needs of the LightningModule that it evolves; `mstar_pl.modules.PolicyModule` has it."""
 
     lmm: LMM
-    model: PreTrainedModel | PeftModel
+    model: TrainedModel
 
     def policy_weights(self, updates: bool = False) -> AbstractContextManager[Mapping[str, Tensor]]:
         """Give the weights as a checkpoint of the model folder has them, or low-rank updates alone."""

@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
-from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
 
 from mstar_pl.data.cards import card
 from mstar_pl.data.durable import put_back, written_whole
@@ -16,7 +14,7 @@ from mstar_pl.data.format import STEP_SEPARATOR
 from mstar_pl.models.families import ADAPTER_FILE
 from mstar_pl.models.gathered import Gathered
 from mstar_pl.models.lmm import LMM
-from mstar_pl.models.lora import merged_weights, plain_model
+from mstar_pl.models.lora import TrainedModel, merged_weights, plain_model
 from mstar_pl.models.process_reward import HEAD_FILE, StepReadOut
 
 _HEADER = """# {title}
@@ -63,7 +61,7 @@ prefer those with high scores; as the only judge of an answer it is weak.
 
 
 def export_policy(
-    lmm: LMM, model: PreTrainedModel | PeftModel, folder: str | Path, notes: str = "", *, writes: bool = True
+    lmm: LMM, model: TrainedModel, folder: str | Path, notes: str = "", *, writes: bool = True
 ) -> Path:
     """Write a policy: weights (low-rank updates merged), configuration, processor, adapter file and card.
 
@@ -83,7 +81,7 @@ def export_policy(
 
 def export_process_reward(
     lmm: LMM,
-    model: PreTrainedModel | PeftModel,
+    model: TrainedModel,
     read_out: StepReadOut,
     folder: str | Path,
     notes: str = "",
@@ -131,7 +129,7 @@ def _card(lmm: LMM, title: str, notes: str, use: str, tag: str) -> str:
 
 def _export(
     lmm: LMM,
-    model: PreTrainedModel | PeftModel,
+    model: TrainedModel,
     folder: Path,
     text: str,
     writes: bool,

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mstar_pl.models.lmm import LMM
 from mstar_pl.models.parts import Group, check_groups
 from mstar_pl.types import InputError
+
+# peft imports bitsandbytes wherever that is installed, which takes more than a second.
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from typing_extensions import TypeIs
+
+TrainedModel: TypeAlias = "PreTrainedModel | PeftModel"
+"""A model of Transformers, or one with low-rank updates around it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +123,8 @@ class LoRA:
             _quantize(lmm, model, names, device)
         # One pattern a group: its layers, however they are called.
         own = [("|".join(map(re.escape, layers[group])), one) for group, one in self.updates.items()]
+        from peft import LoraConfig, get_peft_model
+
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -149,23 +158,29 @@ class LoRA:
         return [name for name in possible if any(name in names for names in chosen.values())]
 
 
-def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def has_updates(model: nn.Module) -> TypeIs[PeftModel]:
+    """Tell whether a model has low-rank updates around it."""
+    peft = sys.modules.get("peft")  # nothing is of a class that was never imported
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def plain_model(model: TrainedModel) -> PreTrainedModel:
     """Return the model of Transformers, its layers wrapped where they have updates."""
-    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+    return cast(PreTrainedModel, model.get_base_model()) if has_updates(model) else model
 
 
 @contextmanager
-def merged_weights(model: PreTrainedModel | PeftModel) -> Iterator[Mapping[str, Tensor]]:
+def merged_weights(model: TrainedModel) -> Iterator[Mapping[str, Tensor]]:
     """Give the state dict with low-rank updates merged in, under the names of the model without them.
 
     The model is not changed: an update is added when its weight is read.
     """
     with torch.no_grad():
-        yield _Merged(plain_model(model)) if isinstance(model, PeftModel) else model.state_dict()
+        yield _Merged(plain_model(model)) if has_updates(model) else model.state_dict()
 
 
 @torch.no_grad()
-def low_rank_updates(model: PreTrainedModel | PeftModel) -> dict[str, Tensor]:
+def low_rank_updates(model: TrainedModel) -> dict[str, Tensor]:
     """Return the two factors of each layer's update, `LAYER.lora_A.weight` and `LAYER.lora_B.weight`.
 
     The second one is scaled by `alpha / rank`.
@@ -179,6 +194,8 @@ def low_rank_updates(model: PreTrainedModel | PeftModel) -> dict[str, Tensor]:
 
 def _updated_layers(model: nn.Module) -> dict[str, Any]:
     """Return the layers that have updates, by name."""
+    from peft.tuners.lora import LoraLayer
+
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
 
 
@@ -186,10 +203,7 @@ class _Merged(Mapping[str, Tensor]):
     """Weights of a model with low-rank updates, under the names that they have without."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        layers = model.named_modules()
-        self._updated: dict[str, Any] = {
-            f"{n}.weight": one for n, one in layers if isinstance(one, LoraLayer)
-        }
+        self._updated = {f"{name}.weight": layer for name, layer in _updated_layers(model).items()}
         state = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
         self._plain = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
 

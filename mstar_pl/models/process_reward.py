@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Cache, PreTrainedModel
+from transformers import Cache
 
 from mstar_pl.data.collate import collate_prompts, special_tokens
 from mstar_pl.data.collate_steps import encode_steps
 from mstar_pl.models.digest import weights_digest
 from mstar_pl.models.families import ADAPTER_FILE, adapter_for
 from mstar_pl.models.lmm import LMM
-from mstar_pl.models.lora import plain_model
+from mstar_pl.models.lora import TrainedModel, plain_model
 from mstar_pl.types import InputError, Prompt
 
 ReadOutKind = Literal["token", "head"]
@@ -53,7 +52,7 @@ class StepReadOut(nn.Module):
     def __init__(
         self,
         lmm: LMM,
-        model: PreTrainedModel | PeftModel,
+        model: TrainedModel,
         kind: ReadOutKind = "token",
         positive: str = "+",
         negative: str = "-",
@@ -66,7 +65,7 @@ class StepReadOut(nn.Module):
         size = int(cast(Tensor, model.get_input_embeddings().weight).shape[1])
         self.head = nn.Linear(size, 1) if kind == "head" else None
 
-    def forward(self, model: PreTrainedModel | PeftModel, hidden_SH: Tensor) -> Tensor:
+    def forward(self, model: TrainedModel, hidden_SH: Tensor) -> Tensor:
         """Return the S logits of S steps."""
         if self.head is not None:
             return self.head(hidden_SH.to(self.head.weight.dtype))[:, 0].float()
@@ -79,7 +78,7 @@ class StepReadOut(nn.Module):
 
 
 def step_logits(
-    model: PreTrainedModel | PeftModel,
+    model: TrainedModel,
     read_out: StepReadOut,
     inputs: Mapping[str, Tensor],
     rows_S: Tensor,
@@ -107,7 +106,7 @@ class ProcessRewardModel:
         read_out: Its read-out.
     """
 
-    def __init__(self, lmm: LMM, model: PreTrainedModel | PeftModel, read_out: StepReadOut) -> None:
+    def __init__(self, lmm: LMM, model: TrainedModel, read_out: StepReadOut) -> None:
         self.lmm = lmm
         self.model = model.eval()
         self.read_out = read_out.eval()
@@ -206,7 +205,7 @@ class ProcessRewardModel:
         return [tuple(part.tolist()) for part in scores_S.split(counts)]
 
 
-def _body(model: PreTrainedModel | PeftModel) -> nn.Module:
+def _body(model: TrainedModel) -> nn.Module:
     """Return the model without its language-model head."""
     return plain_model(model).base_model
 

@@ -8,19 +8,17 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins.precision import HalfPrecision
-from peft import PeftModel
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
 
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_json
 from mstar_pl.models import GROUPS, LMM, Group, LoRA
 from mstar_pl.models.gathered import whole
-from mstar_pl.models.lora import plain_model
+from mstar_pl.models.lora import TrainedModel, plain_model
 from mstar_pl.models.parts import check_groups
 from mstar_pl.types import InputError
 
@@ -42,7 +40,7 @@ class LMMModule(LightningModule):
         InputError: `lora`, `freeze` and `learning_rates` contradict each other, or a rate is not above 0.
     """
 
-    model: PreTrainedModel | PeftModel
+    model: TrainedModel
 
     def __init__(
         self,

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from peft import PeftModel
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.nn.functional import cross_entropy
@@ -18,7 +17,7 @@ from mstar_pl.data.batches import Batch
 from mstar_pl.data.collate import IGNORE
 from mstar_pl.models import LMM, Group, LoRA
 from mstar_pl.models.gathered import Gathered
-from mstar_pl.models.lora import low_rank_updates, merged_weights, plain_model
+from mstar_pl.models.lora import has_updates, low_rank_updates, merged_weights, plain_model
 from mstar_pl.modules.lmm_module import LMMModule
 from mstar_pl.rewards import grade
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
@@ -170,7 +169,7 @@ class PolicyModule(LMMModule):
 
     def restart_policy(self) -> None:
         """Put the initial weights back: those of the model folder, and fresh low-rank updates."""
-        if isinstance(self.model, PeftModel):
+        if has_updates(self.model):
             assert self.lora is not None
             self.lora.restart(self.model)
         if self.lora is None or "full" in self.lora.trained.values():

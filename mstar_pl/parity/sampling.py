@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
 from mstar_pl.data.collate import collate_prompts
 from mstar_pl.models import LoRA
+from mstar_pl.models.lora import has_updates
 from mstar_pl.parity.subject import Subject
 from mstar_pl.parity.training import Finding
 from mstar_pl.types import SamplingConfig
@@ -86,7 +86,7 @@ def placeholders(subject: Subject) -> Finding:
 def low_rank_updates(subject: Subject) -> Finding:
     """Return the largest difference in log-probabilities with low-rank updates, merged for the engine."""
     module = subject.module
-    if not isinstance(module.model, PeftModel):
+    if not has_updates(module.model):
         module.model = LoRA(rank=4).apply(subject.lmm, module.model).eval()
     generator = torch.Generator().manual_seed(2)
     for name, parameter in module.model.named_parameters():

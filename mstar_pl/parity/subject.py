@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Trainer
-from peft import PeftModel
 from PIL import Image, ImageDraw
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from mstar_pl.data.collate import collate_prompts
 from mstar_pl.data.datamodule import PolicyDataModule
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.models import LMM
+from mstar_pl.models.lora import TrainedModel
 from mstar_pl.modules import PolicyModule
 from mstar_pl.rollouts.parity import response_logits, shortfalls
 from mstar_pl.types import Example, Prompt
@@ -57,7 +56,7 @@ class Subject:
         self.prompts = [example.prompt for example in self.examples]
 
     @property
-    def model(self) -> PreTrainedModel | PeftModel:
+    def model(self) -> TrainedModel:
         """The training model."""
         return self.module.model
 

@@ -6,13 +6,12 @@ import re
 from typing import NamedTuple
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
 from mstar_pl.data.collate import collate_examples, collate_prompts
 from mstar_pl.models import adapter_for
 from mstar_pl.models.export import export_policy
-from mstar_pl.models.lora import merged_weights
+from mstar_pl.models.lora import has_updates, merged_weights
 from mstar_pl.parity.subject import Subject, largest
 from mstar_pl.rollouts.transformers_engine import pad_left
 
@@ -107,7 +106,7 @@ def save_and_load(subject: Subject) -> Finding:
     folder = export_policy(subject.lmm, subject.model, subject.folder / "policy")
     lmm = adapter_for(str(folder), dtype=subject.lmm.dtype, attention=subject.lmm.attention)
     again, exported = lmm.load_model(subject.model.device), subject.model
-    if isinstance(exported, PeftModel):
+    if has_updates(exported):
         with merged_weights(exported) as weights:
             exported = subject.lmm.load_model(subject.model.device)
             exported.load_state_dict(weights)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from mstar_pl.data.collate import TEXT_KEYS, collate_prompts
 from mstar_pl.models import LMM
+from mstar_pl.models.lora import TrainedModel
 from mstar_pl.rollouts.engine import RolloutEngine
 from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
 
@@ -18,7 +17,7 @@ from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
 def check_parity(
     engine: RolloutEngine,
     lmm: LMM,
-    model: PreTrainedModel | PeftModel,
+    model: TrainedModel,
     prompts: Sequence[Prompt],
     max_tokens: int = 32,
     tolerance: float = 0.02,
@@ -66,7 +65,7 @@ def check_parity(
 
 @torch.no_grad()
 def response_logits(
-    lmm: LMM, model: PreTrainedModel | PeftModel, group: RolloutGroup, inputs: dict[str, Tensor]
+    lmm: LMM, model: TrainedModel, group: RolloutGroup, inputs: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return what the training model thinks of the tokens of a group's first response.
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, TopPLogitsWarper
+from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from mstar_pl.data.collate import TEXT_KEYS, collate_prompts
 from mstar_pl.models import LMM
+from mstar_pl.models.lora import TrainedModel
 from mstar_pl.rollouts.engine import Request, RolloutEngine, count_tokens
 from mstar_pl.types import Prompt, Rollout, RolloutGroup, SamplingConfig
 
@@ -29,9 +29,7 @@ class TransformersEngine(RolloutEngine):
         batch_size: Samples generated at once.
     """
 
-    def __init__(
-        self, lmm: LMM, model: PreTrainedModel | PeftModel | None = None, batch_size: int = 64
-    ) -> None:
+    def __init__(self, lmm: LMM, model: TrainedModel | None = None, batch_size: int = 64) -> None:
         self.lmm = lmm
         self.batch_size = batch_size
         self._model = model
@@ -73,7 +71,7 @@ class TransformersEngine(RolloutEngine):
         """Do nothing: `load_policy` loads a model that was dropped."""
 
     @torch.inference_mode()
-    def _answer(self, model: PreTrainedModel | PeftModel, batch: Sequence[Request]) -> list[RolloutGroup]:
+    def _answer(self, model: TrainedModel, batch: Sequence[Request]) -> list[RolloutGroup]:
         num_samples = batch[0].sampling.num_samples
         texts = [request.prefix for request in batch]
         inputs = pad_left(collate_prompts(self.lmm, [request.prompt for request in batch], texts))
