@@ -207,8 +207,8 @@ def _train(argv: list[str] | None, kind: type[LightningCLI] | None = None) -> Li
 
     base: type[LightningCLI] = kind or LightningCLI
     command = (sys.argv[1:] if argv is None else argv)[0]
-    # The parsers of the other commands would take as long again to make.
-    alone = staticmethod(lambda: {command: LightningCLI.subcommands()[command]})
+    # The parser of each other command would take as long to make.
+    alone = staticmethod(lambda: {command: base.subcommands()[command]})
     # An abbreviated option would hide a misspelt one.
     options = {"exit_on_error": False, "allow_abbrev": False}
     return type(base.__name__, (base,), {"subcommands": alone})(
@@ -243,7 +243,7 @@ def _quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip: " not in record.getMessage()
     )
-    # It misses a kernel from a hub, wherever it is imported, which peft does.
+    # Imported by peft, it warns of a kernel that a hub would have.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\..*")
 

@@ -112,6 +112,8 @@ class LoRA:
         Raises:
             InputError: A target is no layer of its group, or 4 bits cannot be had.
         """
+        from peft import LoraConfig, get_peft_model
+
         layers = {group: self._layers(lmm, model, group) for group in self.updates}
         names = [name for found in layers.values() for name in found]
         full = [
@@ -123,8 +125,6 @@ class LoRA:
             _quantize(lmm, model, names, device)
         # One pattern a group: its layers, however they are called.
         own = [("|".join(map(re.escape, layers[group])), one) for group, one in self.updates.items()]
-        from peft import LoraConfig, get_peft_model
-
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,

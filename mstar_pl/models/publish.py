@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from transformers import AutoModelForImageTextToText
 from mstar_pl.data.cards import card, listed
 from mstar_pl.data.durable import written_new
 from mstar_pl.data.recipe import RECIPE, published_name, recipe_sections
+from mstar_pl.models.checkpoint_files import read_settings
 from mstar_pl.models.families import ADAPTER_FILE, adapter_for
 from mstar_pl.models.process_reward import HEAD_FILE
 from mstar_pl.types import InputError
@@ -49,7 +49,7 @@ def publish_model(
     about = recipe_sections(recipe)
     known = ModelCard.load(source / CARD)
     data = ModelCardData(**(known.data.to_dict() | front_matter))
-    saved_with = json.loads((source / "config.json").read_text()).get("transformers_version")
+    saved_with = read_settings(source / "config.json").get("transformers_version")
     trained_with = re.findall(r"^# (\S+)==(\S+)$", recipe.read_text(encoding="utf-8"), re.MULTILINE)
     versions = {"transformers": saved_with, "published with mstar_pl": version("mstar_pl")}
     about["Versions"] = listed(dict(trained_with) | versions)
@@ -77,7 +77,7 @@ def check_model(folder: Path, name: str) -> None:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder, dtype="auto", local_files_only=True, output_loading_info=True
         )
-        read_out = json.loads((folder / ADAPTER_FILE).read_text()).get("process_reward") or {}
+        read_out = read_settings(folder / ADAPTER_FILE).get("process_reward") or {}
         head = load_file(folder / HEAD_FILE) if read_out.get("kind") == "head" else {}
     except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name}: cannot be loaded ({error}); export it again") from None

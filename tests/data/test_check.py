@@ -202,7 +202,7 @@ def test_random_bytes_never_raise_anything_else(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
     row = json.dumps(GOOD | {"response": "2", "choices": ["1", "2"], "metadata": {"task": "a"}}).encode()
     path, refused = tmp_path / "p.jsonl", []
-    for _ in range(1000):
+    for _ in range(3000):
         line = bytearray(row)
         for _ in range(rng.randint(1, 4)):
             place = rng.randrange(len(line))
@@ -219,5 +219,5 @@ def test_random_bytes_never_raise_anything_else(tmp_path):
                 read(path)
             except InputError as error:
                 refused.append(str(error))
-    assert len(refused) > 333
+    assert len(refused) > 1000
     assert all(one.startswith(str(path)) for one in refused)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mstar_pl.data.images import image_size
+from mstar_pl.models.checkpoint_files import read_settings
 from mstar_pl.models.lmm import LMM
 from mstar_pl.models.minicpmv.configuration import refusal
 from mstar_pl.types import InputError, Prompt
@@ -35,7 +35,7 @@ class MiniCPMV(LMM):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        config = json.loads((Path(self.path) / "config.json").read_text())
+        config = read_settings(Path(self.path) / "config.json")
         if reason := refusal(config):
             raise InputError(f"{self.path}: {reason}")
         if "AutoModelForImageTextToText" not in config.get("auto_map", {}):
