@@ -16,7 +16,7 @@ MAX_ANSWER = 1_000
 """Characters of an answer; longer ones are compared as text."""
 
 _MATHS = re.compile(
-    r"\\[a-zA-Z]+|\^|√|π|=|\d\s*[*+]\s*\w|\bsqrt|\b[a-z]\s*[-+*/]\s*\w|\w\s*[-+*/]\s*[a-z]\b|^[\[(].*,",
+    r"\\[a-zA-Z]+|\^|√|π|=|\d\s*[*+]\s*\w|\bsqrt|\b(?:minus|negative|half|pi)\b|\b[a-z]\s*[-+*/]\s*\w|\w\s*[-+*/]\s*[a-z]\b|^[\[(].*,",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"(?<![\\a-zA-Z])(?!sqrt|frac)[a-zA-Z]{4,}")

@@ -15,26 +15,31 @@ _ONES = (
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = {word: i for i, word in enumerate(_ONES)} | {word: 10 * i for i, word in enumerate(_TENS, start=2)}
-_WORDS |= {f"{ten}-{one}": _WORDS[ten] + _WORDS[one] for ten in _TENS for one in _ONES[1:10]} | {
-    "hundred": 100
+_WORDS |= {
+    f"{ten}{by}{one}": _WORDS[ten] + _WORDS[one] for ten in _TENS for one in _ONES[1:10] for by in "- "
 }
+_WORDS |= {f"{one} hundred": 100 * _WORDS[one] for one in _ONES[1:10]} | {"hundred": 100}
 _WORD = "|".join(sorted(_WORDS, key=len, reverse=True))
 
 _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _POWER = r"(?:[eE][-+]?\d+|\s*(?:\\times|\\cdot|[\u00d7x*])\s*10\s*\^\s*\{?\s*[-+]?\d+\s*\}?)"
 _FRACTION = r"\\frac\s*\{\s*\d+(?:\.\d+)?\s*\}\s*\{\s*\d+(?:\.\d+)?\s*\}|\\frac\d\d|\d+\s*/\s*\d+"
 _NUMBER = (
-    rf"(?P<sign>[-+]?)\s*[$€£]?\s*(?:(?:(?P<whole>\d+)\s*)?(?P<fraction>{_FRACTION})(?![\d.])"
+    rf"(?P<sign>[-+]?)\s*[$€£]?\s*(?:(?:(?P<whole>\d+)(?:\s+|(?=\\)))?(?P<fraction>{_FRACTION})(?![\d.])"
     rf"|(?P<decimal>{_DECIMAL})(?P<power>{_POWER})?)"
 )
 _UNIT_WORD = r"[A-Za-zµμΩ]+(?:\^?[23²³]|\^\{[-\d]+\})?\.?"
 _UNIT = rf"(?P<unit>(?:%|°\s?[CF]?\b|°|{_UNIT_WORD})?(?:(?:\s+|\s*[/·*]\s*){_UNIT_WORD}){{0,4}})"
 _APPROXIMATE = r"(?:approximately|approx\.?|about|around|roughly|nearly|exactly|~|≈)?"
 _WHOLE = re.compile(rf"{_APPROXIMATE}\s*{_NUMBER}\s*{_UNIT}", re.IGNORECASE)
-_WHOLE_WORD = re.compile(rf"{_APPROXIMATE}\s*(?P<word>{_WORD})\b\s*{_UNIT}", re.IGNORECASE)
+_WHOLE_WORD = re.compile(rf"{_APPROXIMATE}\s*(?P<sign>-?)(?P<word>{_WORD})\b\s*{_UNIT}", re.IGNORECASE)
 _SEARCH = re.compile(
-    rf"(?<![\w.])(?<!\d[,:]){_NUMBER}(?P<percent>\s*(?:%|percent\b))?|\b(?P<word>{_WORD})\b", re.IGNORECASE
+    rf"(?<![\w.])(?<!\d[,:]){_NUMBER}(?![.,:]?\d)(?P<percent>\s*(?:%|percent\b))?|\b(?P<word>{_WORD})\b",
+    re.IGNORECASE,
 )
+_NUMERAL = re.compile(rf"\b(?:{_WORD}|pi|half|quarter)\b", re.IGNORECASE)
+_NEGATIVE = re.compile(r"(?:minus|negative)\s+", re.IGNORECASE)
+_MULTIPLES = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
 
 # Factor to the base unit of each dimension, for answers given in another unit than the one asked for.
 _SCALES: tuple[dict[str, float], ...] = (
@@ -64,20 +69,24 @@ def parse_quantity(text: str) -> Quantity | None:
     r"""Read a text that is one number with an optional unit, or return None.
 
     Understands thousands separators, simple and mixed fractions, powers of ten, currency signs and number
-    words.
+    words up to nine hundred. What goes on as another number (`3 and a half`, `2 pi`) is none.
 
     >>> parse_quantity("1,234.5 kg")
     Quantity(value=1234.5, unit='kg')
-    >>> parse_quantity(r"-\frac{3}{4}").value, parse_quantity("1 1/2").value, parse_quantity("twelve").value
-    (-0.75, 1.5, 12.0)
+    >>> parse_quantity(r"-\frac{3}{4}").value, parse_quantity("1 1/2").value, parse_quantity("11/2").value
+    (-0.75, 1.5, 5.5)
+    >>> parse_quantity("minus twenty five").value, parse_quantity("3 and a half")
+    (-25.0, None)
     >>> parse_quantity("45%"), parse_quantity("2 + 3")
     (Quantity(value=45.0, unit='%'), None)
     """
     text = text.strip().rstrip(".")
     if len(text) > MAX_CHARACTERS:
         return None
+    if negative := _NEGATIVE.match(text):
+        text = f"-{text[negative.end() :]}"
     match = _WHOLE.fullmatch(text) or _WHOLE_WORD.fullmatch(text)
-    if match is None:
+    if match is None or _NUMERAL.search(match["unit"]):
         return None
     value = _value(match)
     return None if value is None else Quantity(value, _unit(match["unit"]))
@@ -86,9 +95,9 @@ def parse_quantity(text: str) -> Quantity | None:
 def find_quantities(text: str) -> list[tuple[int, str]]:
     """Return the position and the text of every number in running text, number words included.
 
-    Digits inside words (`H2O`, `Figure3`) are not numbers.
+    Digits inside words (`H2O`, `Figure3`) are not numbers, nor are times, ratios and lists without blanks.
 
-    >>> find_quantities("Of 1,200 cars, three are 2.5% red (H2O).")
+    >>> find_quantities("Of 1,200 cars, three are 2.5% red (H2O, 3:4).")
     [(3, '1,200'), (15, 'three'), (25, '2.5%')]
     """
     return [(match.start(), match[0].strip()) for match in _SEARCH.finditer(text)]
@@ -98,7 +107,7 @@ def same_quantity(candidate: Quantity, gold: Quantity, precision: int | None = N
     """Tell whether two quantities are equal: to `precision` decimals if given, else to a relative 1e-6.
 
     A missing unit is taken to be the right one; known units of the same dimension are converted; `%` against
-    a bare number may mean the number itself or a hundredth of it.
+    a bare number may mean the number itself or a hundredth of it, `2 million` two or two millions.
 
     >>> same_quantity(Quantity(2.0, "kg"), Quantity(2000.0, "g"))
     True
@@ -109,6 +118,9 @@ def same_quantity(candidate: Quantity, gold: Quantity, precision: int | None = N
     True
     """
     values = [candidate.value]
+    values += [
+        candidate.value * _MULTIPLES[word] for word in candidate.unit.split()[:1] if word in _MULTIPLES
+    ]
     if (candidate.unit == "%") != (gold.unit == "%"):
         values.append(candidate.value / 100 if candidate.unit == "%" else candidate.value * 100)
         values = values if not (candidate.unit and gold.unit) else []
@@ -127,9 +139,9 @@ def _close(value: float, gold: float, precision: int | None) -> bool:
 
 def _value(match: re.Match[str]) -> float | None:
     groups = match.groupdict()
-    if groups.get("word"):
-        return float(_WORDS[groups["word"].lower()])
     sign = -1.0 if groups["sign"] == "-" else 1.0
+    if groups.get("word"):
+        return sign * _WORDS[groups["word"].lower()]
     if groups["fraction"]:
         return _fraction(groups["fraction"], float(groups["whole"] or 0), sign)
     value = float(groups["decimal"].replace(",", ""))
