@@ -6,6 +6,7 @@ A response is a chain of thought whose steps are separated by a blank line, ende
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +14,8 @@ from mstar_pl.types import Prompt
 
 STEP_SEPARATOR = "\n\n"
 ANSWER_HEADING = "# Answer"
+HEADING = re.compile(r"^[ \t]*#+[ \t]*(?:final[ \t]+)?answer[ \t]*:?[ \t]*", re.IGNORECASE | re.MULTILINE)
+"""Where a response gives its answer: `# Answer`, and other forms that models write."""
 
 QuestionStyle = Literal["mathvista", "plain"]
 
@@ -26,27 +29,36 @@ ANSWER_CONDITION = (
 def split_steps(response: str) -> list[str]:
     r"""Split a response into its steps; the answer with its heading is the last element.
 
+    A heading of another form (`### Answer: 6`) is written as `# Answer`.
+
     >>> split_steps("4 red.\n\n2 blue.\n\n# Answer\n\n6")
     ['4 red.', '2 blue.', '# Answer\n\n6']
     """
-    body, heading, answer = response.rpartition(ANSWER_HEADING)
-    if not heading:
-        body, answer = response, ""
+    body, answer = _at_heading(response)
     steps = [step.strip() for step in body.split(STEP_SEPARATOR) if step.strip()]
-    return steps + ([f"{ANSWER_HEADING}{STEP_SEPARATOR}{answer.strip()}"] if heading else [])
+    return steps + ([] if answer is None else [f"{ANSWER_HEADING}{STEP_SEPARATOR}{answer}"])
 
 
 def final_answer(response: str) -> str:
     r"""Return what a response says behind its last `# Answer`, or all of it where it has no such heading.
 
-    >>> final_answer("It is 4.\n\n# Answer\n\nB\n"), final_answer("B")
+    >>> final_answer("It is 4.\n\n## Answer: B\n"), final_answer("B")
     ('B', 'B')
     """
-    return response.rpartition(ANSWER_HEADING)[2].strip()
+    body, answer = _at_heading(response)
+    return body.strip() if answer is None else answer
+
+
+def _at_heading(response: str) -> tuple[str, str | None]:
+    """Return what stands before the last heading of an answer, and the answer; all and None without one."""
+    headings = list(HEADING.finditer(response))
+    if not headings:
+        return response, None
+    return response[: headings[-1].start()], response[headings[-1].end() :].strip()
 
 
 def join_steps(steps: list[str]) -> str:
-    """Join steps into a response; the inverse of `split_steps`."""
+    """Join steps into a response; the inverse of `split_steps` but for blanks and another form of heading."""
     return STEP_SEPARATOR.join(steps)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from mstar_pl.data.format import HEADING
 from mstar_pl.rewards.choices import find_choice, letter
 from mstar_pl.rewards.markup import plain
 from mstar_pl.rewards.prose import MAX_READ, answer_in_prose, first_sentence, number_in
@@ -16,7 +17,6 @@ _OVERLONG = re.compile(r"\d{300,}|([^\S\n])\1{9,}|\n(?:[^\S\n]*\n){9,}")
 _NEXT_TURN = re.compile(
     r"\n\s*(?:#+\s*)?(?:\*\*)?(?:Question|Human|User|Passage|Hint)\s*\d*\s*:", re.IGNORECASE
 )
-_HEADING = re.compile(r"^[ \t]*#+[ \t]*(?:final[ \t]+)?answer[ \t]*:?[ \t]*", re.IGNORECASE | re.MULTILINE)
 _FINAL = r"final\s+(?:(?:integer|float|list)\s+)?(?:answer|value|result|number)(?:\s+value)?"
 _SUBJECT = rf"(?:answer|option|choice|{_FINAL})"
 _ABOUT = r"(?:\s+(?:to|for|of)\s+(?:the|your|this)\s+(?:question|problem))?"
@@ -48,7 +48,7 @@ def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) ->
     """
     response = _readable(response)
     text = cut_next_turn(response) if cut_run_on else response
-    headings = list(_HEADING.finditer(text))
+    headings = list(HEADING.finditer(text))
     if headings:
         return _under_heading(text[headings[-1].end() :], prompt)
     if (boxed := last_boxed(text)) is not None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
+from mstar_pl.rewards.extraction import cut_next_turn
 from mstar_pl.types import InputError, RolloutGroup, Score
 
 
@@ -24,13 +25,15 @@ def candidates(group: RolloutGroup, scores: Sequence[Score]) -> list[int]:
     """Return the indices of the rollouts that any operator may keep.
 
     A rollout is a candidate if its answer is correct, it ended by itself (one cut off at the token limit
-    would teach an end that was never written), and no earlier rollout of the group says the same.
+    would teach an end that was never written) and there (not after a next question that it posed itself), and
+    no earlier rollout of the group says the same.
     """
     seen: set[str] = set()
     indices = []
     for index, (rollout, score) in enumerate(zip(group.rollouts, scores, strict=True)):
         text = rollout.text.strip()
-        if score.outcome == "correct" and rollout.finish_reason == "stop" and text not in seen:
+        ended = rollout.finish_reason == "stop" and text == cut_next_turn(text)
+        if score.outcome == "correct" and ended and text not in seen:
             seen.add(text)
             indices.append(index)
     return indices

@@ -101,6 +101,13 @@ def test_steps_are_split_where_they_were_joined(steps):
     assert split_steps(join_steps(steps)) == steps
 
 
+@pytest.mark.parametrize("heading", ["# Answer\n\n6", "### Answer\n\n6", "## Answer: 6", "# Final answer: 6"])
+def test_a_heading_of_any_form_begins_the_last_step(heading):
+    text = "The # Answer is in the table.\n\n4 + 2 = 6."
+    assert split_steps(f"{text}\n\n{heading}") == [*text.split("\n\n"), "# Answer\n\n6"]
+    assert split_steps(text) == text.split("\n\n")
+
+
 @FILES
 @given(prompts(), STEPS, st.data())
 def test_step_labels_are_read_as_they_were_written(tmp_path, prompt, steps, data):

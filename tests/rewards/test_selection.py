@@ -51,6 +51,12 @@ def test_by_hand(selection, kept):
     assert selection(GROUP, SCORES) == kept
 
 
+def test_a_response_that_poses_a_next_question_is_not_trained_on():
+    run_on = "So 6.\n\n# Answer\n\n6\n\nQuestion: What is 1+1?\n\n# Answer\n\n2"
+    group = make([run_on, "So 6.\n\n# Answer\n\n6"], ["stop", "stop"])
+    assert AllCorrect()(group, scores(("correct", 0.9), ("correct", 0.1))) == (1,)
+
+
 @pytest.mark.parametrize("selection", [AllCorrect(), Threshold(0.2), TopK(2), RandomK(2)])
 def test_never_incorrect_cut_off_or_twice(selection):
     rng = random.Random(0)
