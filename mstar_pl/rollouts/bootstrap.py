@@ -11,6 +11,7 @@ from typing import Any
 from mstar_pl.data.format import (
     ANSWER_CONDITION,
     ANSWER_HEADING,
+    HEADING,
     STEP_SEPARATOR,
     QuestionStyle,
     render_answer_conditioned,
@@ -35,7 +36,9 @@ from mstar_pl.types import (
 
 _GIVEN = r"(?:given|provided|supplied|stated|known|reference|gold|ground[- ]truth|expected|hinted)"
 _LEAK = re.compile(
-    rf"\b{_GIVEN} (?:final |correct |right )?(?:answer|solution|result)\b"
+    rf"\b(?:{_GIVEN}|given the) (?:final |correct |right )?answer\b"
+    r"|\b(?:provided|supplied|reference|gold|ground[- ]truth) (?:solution|result)\b"
+    r"|\b(?:told|said|mentioned|stated)\b[^.\n]{0,30}\bthe answer\b|\banswer (?:that )?you\b"
     rf"|\banswer\b[^.\n]{{0,20}}\b(?:is|was|were|has been|been|as) (?:already )?{_GIVEN}\b"
     rf"|\banswer (?:{_GIVEN}|above|in the (?:question|prompt))\b"
     r"|\b(?:already|do) know (?:that )?the (?:final |correct |right )?answer\b"
@@ -65,7 +68,7 @@ def with_answer_part(response: str, prompt: Prompt) -> str:
     >>> with_answer_part("4 red.\n\nSo it is 4.", Prompt(id="1", question="How many?", answer="4"))
     '4 red.\n\nSo it is 4.\n\n# Answer\n\n4'
     """
-    if ANSWER_HEADING in response:
+    if HEADING.search(response):
         return response.strip()
     return STEP_SEPARATOR.join([response.strip(), ANSWER_HEADING, written_answer(prompt)])
 
@@ -98,7 +101,8 @@ class BootstrapConfig:
         `plain`, which adds nothing.
         """
         text = render_answer_conditioned(prompt, self.style, self.instruction)
-        return replace(prompt, question=text, choices=None, question_type="free_form", unit=None)
+        plain: dict[str, Any] = {"choices": None, "unit": None, "query": None, "precision": None}
+        return replace(prompt, question=text, question_type="free_form", answer_type="text", **plain)
 
 
 @dataclass(frozen=True, slots=True)

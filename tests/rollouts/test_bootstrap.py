@@ -66,6 +66,10 @@ def whole(lmm, prompts, tmp_path_factory):
         "According to the answer, there are 4.",
         "consistent with the correct answer",
         "the ground-truth answer",
+        "We are told the answer is B.",
+        "Given the answer of 4, the bars must add up.",
+        "As mentioned in the question, the answer is 4.",
+        "The answer you provided, 4, fits.",
     ],
 )
 def test_a_response_that_was_told_the_answer_is_found(text):
@@ -80,6 +84,8 @@ def test_a_response_that_was_told_the_answer_is_found(text):
         "We are given that the width is 4.",
         "The given angles are 30 and 60 degrees. The answer is 90.",
         "The length is given as 5, the answer follows.",
+        "The expected result is 5 by the second law.",
+        "From the given result of the table, add them.",
     ],
 )
 def test_a_response_that_was_not_is_left_alone(text):
@@ -112,6 +118,16 @@ def test_the_model_is_told_the_answer_and_the_data_are_not(lmm, prompts, whole):
         assert lmm.render(asked) == lmm.chat(told, 1)
     assert {example.prompt.id for example in examples} <= {prompt.id for prompt in prompts}
     assert all(example.prompt in prompts for example in examples)
+
+
+def test_a_prompt_of_any_form_is_told_its_answer():
+    options = {"choices": ("30°", "45°"), "question_type": "multi_choice"}
+    degrees = Prompt(id="1", question="Which?", answer="45°", answer_type="integer", **options)
+    written = Prompt(id="2", question="How many?", answer="4", query="Hint: count. How many?")
+    for prompt in (degrees, written):
+        told = CONFIG.condition(prompt)
+        assert InternVL(question_style="plain").render(told).count(prompt.answer)
+        assert Prompt.from_json(told.to_json()) == told, "the store reads it back"
 
 
 def test_what_is_kept_is_right_and_no_more_than_wanted(whole, prompts):
