@@ -16,7 +16,7 @@ from mstar_pl.data.shards import ShardFolder
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.rewards.answer import Rules, grade
 from mstar_pl.rollouts.engine import Request, RolloutEngine
-from mstar_pl.types import Example, InputError, Prompt, SamplingConfig
+from mstar_pl.types import Example, FinishReason, InputError, Prompt, SamplingConfig
 
 SCHEMA = pa.schema(
     [
@@ -96,7 +96,8 @@ class StepLabeller:
     """Label the steps of responses with a policy's own continuations.
 
     Of a response in S steps the first S - 1 prefixes are continued N times; the last one is the response
-    itself, and its label is whether it is correct. Undecided answers count as neither.
+    itself, and its label is whether it is correct. Undecided answers count as neither, and a continuation
+    that is cut off at the token limit reaches no answer.
 
     Args:
         engine: Engine with the policy loaded.
@@ -141,7 +142,7 @@ class StepLabeller:
         self._continue([prefix for own in prefixes for prefix in own])
         for (key, example), own, found in zip(batch, steps, prefixes, strict=True):
             whole = _Prefix(example.prompt, example.response)
-            self._count(whole, "")
+            self._count(whole, "", "stop")
             yield {
                 "key": key,
                 "prompt": json.dumps(example.prompt.to_json(), ensure_ascii=False),
@@ -168,15 +169,15 @@ class StepLabeller:
                 for rollout in group.rollouts:
                     prefix.num_drawn += 1
                     prefix.num_tokens += len(rollout.token_ids)
-                    self._count(prefix, rollout.text)
+                    self._count(prefix, rollout.text, rollout.finish_reason)
             left = [prefix for prefix in left if not prefix.num_correct]
             if not left:
                 break
 
-    def _count(self, prefix: _Prefix, continuation: str) -> None:
+    def _count(self, prefix: _Prefix, continuation: str, finish_reason: FinishReason) -> None:
         outcome = grade(prefix.text + continuation, prefix.prompt, self.config.rules).outcome
         prefix.num_decided += outcome != "undecided"
-        prefix.num_correct += outcome == "correct"
+        prefix.num_correct += outcome == "correct" and finish_reason == "stop"
 
 
 def read_labels(folder: Path) -> Iterator[StepLabels]:

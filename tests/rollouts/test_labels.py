@@ -13,7 +13,7 @@ from mstar_pl.rewards.answer import Grade, Outcome, grade
 from mstar_pl.rollouts.engine import Request
 from mstar_pl.rollouts.labels import SCHEMA, LabelConfig, StepLabeller, read_labels
 from mstar_pl.rollouts.transformers_engine import TransformersEngine
-from mstar_pl.types import Example, InputError, SamplingConfig
+from mstar_pl.types import Example, InputError, Rollout, RolloutGroup, SamplingConfig
 
 N = 8
 SAMPLING = SamplingConfig(temperature=1.5, max_tokens=48, seed=7)
@@ -59,11 +59,16 @@ def drawn(engine, responses):
     ]
 
 
+def outcome_of(rollout, prefix, prompt, check):
+    outcome = check(prefix + rollout.text, prompt).outcome.value
+    return "wrong" if outcome == "correct" and rollout.finish_reason == "length" else outcome
+
+
 def outcomes_of(responses, drawn, check=grade):
     """Outcome and number of tokens of each continuation, nested like the continuations."""
     return [
         [
-            [(check(prefix + one.text, example.prompt).outcome.value, len(one.token_ids)) for one in rollouts]
+            [(outcome_of(one, prefix, example.prompt, check), len(one.token_ids)) for one in rollouts]
             for prefix, rollouts in zip(prefixes_of(example.response), found, strict=True)
         ]
         for example, found in zip(responses, drawn, strict=True)
@@ -159,6 +164,25 @@ def test_undecided_continuations_count_as_neither(engine, responses, drawn, tmp_
     assert excluded, "some prefixes have continuations of both kinds"
     assert set(rows[0]["labels"]) == {None}
     assert manifest["metrics"]["undecided"] == sum(row["labels"].count(None) for row in rows)
+
+
+class CutOff(TransformersEngine):
+    """Continues with a number and is cut off."""
+
+    def submit(self, requests, progress=""):
+        cut = Rollout(text="There are 8 red balls and the", token_ids=(1,), finish_reason="length")
+        parts = {"prompt_token_ids": (), "weight_version": 0}
+        return [
+            RolloutGroup(prompt=one.prompt, rollouts=(cut,) * one.sampling.num_samples, **parts)
+            for one in requests
+        ]
+
+
+def test_a_continuation_that_is_cut_off_reaches_no_answer(transformers, responses, tmp_path):
+    first = replace(responses[0], prompt=replace(responses[0].prompt, answer="8", answer_type="integer"))
+    rows, _ = label(CutOff(transformers.lmm), [first], tmp_path, num_continuations=4)
+    assert set(rows[0]["labels"][:-1]) == {0.0}
+    assert set(rows[0]["num_decided"][:-1]) == {4}
 
 
 class Recording(TransformersEngine):
