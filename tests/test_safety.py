@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mstar_pl.models import adapter_for
-from mstar_pl.types import Prompt
+from mstar_pl.models.families import ADAPTER_FILE
+from mstar_pl.types import InputError, Prompt
 from tests.modules.training import run
 
 EVIL = "from pathlib import Path\nPath({path!r}).write_text('hacked')\n"
@@ -53,4 +54,17 @@ def test_code_in_a_model_folder_is_not_run(internvl_folder, tmp_path):
     adapter = adapter_for(str(folder), question_style="plain")
     assert adapter.render(Prompt(id="1", question="How many?"))
     assert type(adapter.load_model()).__module__.startswith("transformers.")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "class_path", ["runpy.run_path", "pathlib.Path", "mstar_pl.models.families.adapter_for"]
+)
+def test_an_export_names_an_adapter_and_nothing_else(internvl_folder, tmp_path, class_path):
+    folder, trace = tmp_path / "model", tmp_path / "hacked"
+    shutil.copytree(internvl_folder, folder)
+    (folder / "__main__.py").write_text(EVIL.format(path=str(trace)))
+    (folder / ADAPTER_FILE).write_text(json.dumps({"class_path": class_path, "init_args": {}}))
+    with pytest.raises(InputError, match="is no adapter"):
+        adapter_for(str(folder))
     assert not trace.exists()

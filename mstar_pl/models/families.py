@@ -264,8 +264,11 @@ def adapter_for(path: str, **options: Any) -> LMM:
 def _import(class_path: str, folder: Path) -> type[LMM]:
     module, _, name = class_path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"{folder / ADAPTER_FILE}: cannot import {class_path} ({error}); install its package"
         ) from None
+    if not (isinstance(found, type) and issubclass(found, LMM)):
+        raise InputError(f"{folder / ADAPTER_FILE}: {class_path} is no adapter; export the model again")
+    return found
