@@ -59,8 +59,8 @@ the longest response; the worse one counts. What helps where:
 
   logits, activations    data.micro_batch_size, data.max_length, model.gradient_checkpointing
   weights, optimizer     --trainer configs/trainer/fsdp2.yaml, model.lora, model.freeze
-  casts (by autocast)    model.lmm.init_args.dtype bfloat16 with precision 32-true
-  engine                 trainer.evolution.init_args.engine.init_args.gpu_memory_utilization, max_model_len
+  casts (by autocast)    model.lora with model.lmm.init_args.dtype bfloat16 and precision 32-true
+  engine                 dtype, gpu_memory_utilization, max_model_len of trainer.evolution.init_args.engine
 
 Not counted: CUDA contexts, NCCL and CUDA graphs (leave 2 GiB to them), fragmentation of the allocator, what
 kernels use inside, validation in large batches (data.eval_batch_size), activations of a process reward model.
@@ -162,7 +162,7 @@ def plan(recipe: Recipe, gpu_gib: float | None = None) -> dict[str, Any]:
     if machine.shards and machine.num > 1:
         training["blocks put together"] = _unsharded(module)
     elif machine.num > 1:
-        training["gradient buckets"] = between["gradient buckets"] = left["gradients"]
+        between["gradient buckets"] = left["gradients"]  # in training the gradients lie in them
     found: dict[str, Any] = {"phases": {"training": training}, "notes": [f"micro-batch: {micro_batch}"]}
     if machine.is_gpu:
         found["device"] = int((gpu_gib or _gpu_gib()) * GIB)
@@ -238,9 +238,9 @@ def _add_generation(
 ) -> None:
     """Add the phases of an iteration in which the engine is awake, and what it has room for."""
     model, given = module.model, evolution.engine.get("init_args") or Namespace()
-    engine = {
-        "engine: weights": sum(one.nbytes for name, one in model.named_parameters() if "lora_" not in name)
-    }
+    width = getattr(torch, given.get("dtype") or module.lmm.dtype).itemsize
+    num = sum(one.numel() for name, one in model.named_parameters() if "lora_" not in name)
+    engine = {"engine: weights": num * width}
     share = given.get("gpu_memory_utilization") if machine.is_gpu else None
     if share is not None:
         cache = int(share * found["device"]) - engine["engine: weights"]
@@ -248,13 +248,13 @@ def _add_generation(
             raise InputError(
                 f"gpu_memory_utilization {share} of {found['device'] / GIB:.0f} GiB does not hold the "
                 f"engine's weights, {engine['engine: weights'] / GIB:.1f} GiB; raise it, or set "
-                "model.init_args.lmm.init_args.dtype: bfloat16"
+                "the engine's dtype: bfloat16"
             )
     else:
         cache = int(given.get("cpu_kv_cache_gib", 0) * GIB)
     if cache:
         engine["engine: KV cache"] = cache
-        token, length = _token_bytes(model), context_of(module.lmm, given.max_model_len)
+        token, length = _token_elements(model) * width, context_of(module.lmm, given.max_model_len)
         found["notes"].append(
             f"KV cache: {'at most ' if machine.is_gpu else ''}{cache // token} tokens of {token} bytes, "
             f"{cache // token // length} responses of {length} tokens with their prompts; "
@@ -304,12 +304,12 @@ def _judge(reward: Namespace | None, model: nn.Module) -> dict[str, int]:
     return {title: num * getattr(torch, given.dtype).itemsize}
 
 
-def _token_bytes(model: Any) -> int:
-    """Return the bytes of a token in the KV cache; all layers are taken to attend to everything."""
+def _token_elements(model: Any) -> int:
+    """Return the numbers that the KV cache holds of a token; all layers are taken to attend to everything."""
     text = model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * heads * width * model.get_output_embeddings().weight.dtype.itemsize
+    return 2 * text.num_hidden_layers * heads * width
 
 
 def _gpu_gib() -> float:

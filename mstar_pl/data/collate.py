@@ -40,6 +40,9 @@ class Encoder(Protocol):
     def render(self, prompt: Prompt) -> str:
         """Return the prompt as unexpanded text, chat template and image placeholders included."""
 
+    def begun(self, prompt: Prompt, prefix: str) -> str:
+        """Return that text with the beginning of a response behind it."""
+
     def encode(self, texts: Sequence[str], images: Sequence[Sequence[PIL.Image.Image]]) -> dict[str, Tensor]:
         """Return model inputs of the prompts, padded on the right."""
 
@@ -64,10 +67,8 @@ def collate_prompts(
         Model inputs: `input_ids_BP`, `attention_mask_BP` (padded on the right) and the images' tensors.
     """
     images = [[load_image(image) for image in prompt.images] for prompt in prompts]
-    texts = [encoder.render(prompt) for prompt in prompts]
-    if prefixes:
-        texts = [text + prefix for text, prefix in zip(texts, prefixes, strict=True)]
-    return encoder.encode(texts, images)
+    begun = zip(prompts, prefixes or [""] * len(prompts), strict=True)
+    return encoder.encode([encoder.begun(prompt, prefix) for prompt, prefix in begun], images)
 
 
 def collate_examples(encoder: Encoder, examples: Sequence[Example]) -> dict[str, Tensor]:

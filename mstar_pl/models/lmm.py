@@ -239,6 +239,10 @@ class LMM(ModelParts):
         text = response.removeprefix(" ") if self._puts_space else response
         return [*self.tokenizer.encode(text, add_special_tokens=False), self.end_token_id]
 
+    def begun(self, prompt: Prompt, prefix: str) -> str:
+        """Return a prompt as `render` gives it with the beginning of its response, which may be empty."""
+        return self.render(prompt) + (" " if prefix and self._puts_space else "") + prefix
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of response tokens, without special tokens."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)

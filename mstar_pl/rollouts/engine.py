@@ -59,6 +59,7 @@ class RolloutEngine(ABC):
 
     Attributes:
         lmm: Adapter of the policy.
+        dtype: Type of its weights, where it is not the adapter's.
         gpu_share: Share of the GPU's memory that it takes for itself while awake.
         num_processes: Training processes that hold the engine together: consecutive ones, which make each
             call together, with the same arguments, and get the same answers.
@@ -67,6 +68,7 @@ class RolloutEngine(ABC):
     """
 
     lmm: LMM
+    dtype: str | None = None
     gpu_share: float = 0.0
     num_processes: int = 1
     takes_updates: bool = False

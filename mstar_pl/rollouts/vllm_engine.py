@@ -68,6 +68,7 @@ class VLLMEngine(RolloutEngine):
         lora_rank: Take low-rank updates of the language model alone, up to this rank (8, 16, 32, 64, 128,
             256, 320 or 512); asleep, the engine keeps the weights below, those of the folder, in host memory.
             None takes all weights each time, updates merged in, which works for every model.
+        dtype: Type of the engine's weights and KV cache; None takes that of the training weights.
 
     Raises:
         InputError: The training processes cannot form groups of `tensor_parallel_size`, the model has
@@ -87,11 +88,12 @@ class VLLMEngine(RolloutEngine):
         own_process: bool = False,
         tensor_parallel_size: int = 1,
         lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] | None = None,
+        dtype: Literal["float32", "bfloat16"] | None = None,
     ) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cpu_kv_cache_gib))
         processes = placement.training_processes()
         placement.check_groups(tensor_parallel_size, own_process, processes)
-        self.lmm = lmm
+        self.lmm, self.dtype = lmm, dtype
         self.gpu_share = gpu_memory_utilization
         self.own_process = own_process
         self.num_processes = 1 if own_process else tensor_parallel_size
@@ -101,22 +103,21 @@ class VLLMEngine(RolloutEngine):
         self.lora_rank = lora_rank
         self.takes_updates = lora_rank is not None
         self._updates: LoRARequest | None = None
+        options: dict[str, Any] = dict(lmm.engine_args)
         if lora_rank is not None:
             _check_lora(lmm)
             self._updates_folder = TemporaryDirectory(prefix="updates-")
+            options |= {"enable_lora": True, "max_lora_rank": lora_rank}
         launched = processes.num > 1 and not own_process
         # A former engine shuts down when it is collected, and would take the groups of this one with it. vLLM
         # has kept it from the collector (`gc.freeze`).
         gc.unfreeze()
         gc.collect()
-        options: dict[str, Any] = dict(lmm.engine_args)
-        if lora_rank is not None:
-            options |= {"enable_lora": True, "max_lora_rank": lora_rank}
         processor_options = {**options.pop("mm_processor_kwargs", {}), **lmm.processor_options}
         with placement.starting(own_process, processes):
             self._llm = LLM(
                 lmm.path,
-                dtype=lmm.dtype,
+                dtype=dtype or lmm.dtype,
                 enforce_eager=not torch.cuda.is_available(),
                 max_model_len=self.max_model_len,
                 max_num_seqs=max_num_seqs,
@@ -195,7 +196,6 @@ class VLLMEngine(RolloutEngine):
         """Answer requests, the K samples of one together, so that an image is encoded once."""
         if self._version is None:
             raise RuntimeError("no weights: call load_policy before generate")
-        version = self._version
         # Several requests may share a prompt; the longest is checked, and its image decoded once.
         longest: dict[str, tuple[int, Prompt]] = {}
         tokens = [count_tokens(self.lmm, one) for one in requests]
@@ -205,8 +205,8 @@ class VLLMEngine(RolloutEngine):
         for length, prompt in longest.values():
             self.check([prompt], length)
         params = [self._params(request, left) for request, (_, left) in zip(requests, tokens, strict=True)]
-        outputs = self._generate(requests, params, progress)
-        return [_group(request, output, version) for request, output in zip(requests, outputs, strict=True)]
+        answered = zip(requests, self._generate(requests, params, progress), strict=True)
+        return [_group(request, output, self._version) for request, output in answered]
 
     def log_probabilities(
         self, prompts: Sequence[Prompt], max_tokens: int
@@ -290,7 +290,7 @@ class VLLMEngine(RolloutEngine):
 
     def _input(self, request: Request, load: Callable[[str], Image]) -> dict[str, Any]:
         # Unexpanded: the engine expands each placeholder itself, a second expansion would go unnoticed.
-        given = self.lmm.engine_prompt(self.lmm.render(request.prompt) + request.prefix)
+        given = self.lmm.engine_prompt(self.lmm.begun(request.prompt, request.prefix))
         if request.prompt.images:
             given["multi_modal_data"] = {"image": [load(image) for image in request.prompt.images]}
         return given

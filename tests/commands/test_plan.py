@@ -44,8 +44,7 @@ def test_a_larger_micro_batch_takes_more_and_so_do_several_processes(internvl_fo
         for more in ([], [*larger, "--trainer.strategy=ddp", "--trainer.devices=2"])
     )
     assert 1.8 < wide["activations and batch"] / base["activations and batch"] < 2.2
-    assert wide["gradient buckets"] == wide["gradients"] == base["gradients"]
-    assert "gradient buckets" not in base
+    assert wide["gradients"] == base["gradients"], "they lie in DDP's buckets"
 
 
 def test_low_rank_updates_of_groups_are_planned(internvl_folder, capsys):

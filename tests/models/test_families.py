@@ -323,6 +323,14 @@ def test_a_sampled_response_is_trained_on_under_its_own_tokens(tiny, name):
     assert lmm.encode_response(text)[:-1] == sampled
 
 
+@families
+def test_a_response_goes_on_behind_the_tokens_that_training_gives_its_beginning(tiny, name):
+    lmm, prompt = tiny(name), Prompt(id="1", question="the sum")
+    for beginning in ("", "the answer is 4.\n\n"):
+        expected = lmm.prompt_tokens(lmm.render(prompt)) + lmm.encode_response(beginning)[:-1]
+        assert lmm.prompt_tokens(lmm.begun(prompt, beginning)) == expected
+
+
 def test_several_images_are_refused_where_the_engine_sees_others(tiny, picture):
     prompt = Prompt(id="1", question="Which?", images=(picture((96, 96)), picture((84, 84))))
     with pytest.raises(InputError, match="takes one image a prompt here, not 2: vLLM tiles each of them"):

@@ -1,4 +1,4 @@
-"""How many tokens a prompt and its response may have."""
+"""How many tokens a prompt and its response may have, and in which type the engine computes."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ import pytest
 
 from mstar_pl.models import adapter_for
 from mstar_pl.rollouts.engine import context_of
+from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.types import InputError
 from tests.engines import running
 
@@ -33,3 +34,12 @@ def test_vllm_starts_with_the_context_of_the_model_and_refuses_a_longer_one(inte
         running(adapter_for(internvl_folder), max_model_len=4096),
     ):
         pass
+
+
+@pytest.mark.engine
+def test_the_engine_may_be_narrower_than_the_training_weights(internvl_folder, prompts):
+    lmm = adapter_for(internvl_folder, question_style="plain")
+    model = lmm.load_model()
+    with running(lmm, dtype="bfloat16") as engine:
+        gap = check_parity(engine, lmm, model, prompts, tolerance=0.5)
+    assert gap > 1e-4, "rounded, so not in float32"
