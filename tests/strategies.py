@@ -7,11 +7,14 @@ import torch
 from lightning.pytorch import seed_everything
 from safetensors.torch import save_file
 
-from mstar_pl.callbacks import ResumeCheckpoint
+from mstar_pl.callbacks import ProcessRewardExport, ResumeCheckpoint
 from mstar_pl.data.datamodule import PolicyDataModule
+from mstar_pl.data.steps import StepDataModule
 from mstar_pl.loops import FSDP2Strategy, SelfEvolvingTrainer
 from mstar_pl.models import GroupLoRA, LoRA, adapter_for
-from mstar_pl.modules import PolicyModule
+from mstar_pl.models.gathered import Gathered
+from mstar_pl.models.lora import merged_weights
+from mstar_pl.modules import PolicyModule, ProcessRewardModule
 
 LORA = {"lora": LoRA(rank=2)}
 GROUPS = {
@@ -32,6 +35,10 @@ CASES = {
     "fsdp2, groups": ({"strategy": "fsdp2"}, GROUPS),
     "fsdp2, checkpoint in a file": ({"save_distributed_checkpoint": False}, {}),
     "fsdp2, tower kept whole": ({"keep_whole": ["vision"]}, {}),
+    "ddp, process reward": ({"strategy": "ddp"}, {"read_out": "token"}),
+    "fsdp2, process reward": ({"strategy": "fsdp2"}, {"read_out": "token"}),
+    "fsdp2, process reward, head": ({"strategy": "fsdp2"}, {"read_out": "head"}),
+    "fsdp2, process reward, LoRA": ({"strategy": "fsdp2"}, LORA | {"read_out": "token"}),
 }
 RESUMED = ("fsdp2", "fsdp2, checkpoint in a file", "fsdp2, groups")
 
@@ -49,7 +56,10 @@ def train(folder, rows, out, case, processes, **fit):
     elif "strategy" not in options:
         options = {"strategy": FSDP2Strategy(**options)}
     seed_everything(0)
-    policy = PolicyModule(adapter_for(folder, question_style="plain"), optimizer=optimizer, **module)
+    judges = "read_out" in module
+    kind, data = (ProcessRewardModule, StepDataModule) if judges else (PolicyModule, PolicyDataModule)
+    trained = kind(adapter_for(folder, question_style="plain"), optimizer=optimizer, **module)
+    rows = str(Path(rows).with_name("steps.jsonl")) if judges else rows
     trainer = SelfEvolvingTrainer(
         **options,
         accelerator="cpu",
@@ -61,11 +71,12 @@ def train(folder, rows, out, case, processes, **fit):
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[ResumeCheckpoint()],
+        callbacks=[ResumeCheckpoint(), *([ProcessRewardExport()] if judges else [])],
     )
-    trainer.fit(policy, PolicyDataModule(train=rows, val=rows, batch_size=4, seed=1), **fit)
-    with policy.policy_weights() as weights:
-        return trainer, {name: value.clone() for name, value in weights.items()}
+    trainer.fit(trained, data(train=rows, val=rows, batch_size=4, seed=1), **fit)
+    with merged_weights(trained.model) as weights:
+        own = trained.read_out.state_dict() if judges else {}
+        return trainer, {name: value.clone() for name, value in Gathered({**weights, **own}).items()}
 
 
 def main():

@@ -8,7 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mstar_pl.data.jsonl import write_jsonl
+from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.models import adapter_for
+from mstar_pl.models.process_reward import ProcessRewardModel
 from mstar_pl.types import Example, Prompt
 from tests.processes import run
 from tests.strategies import CASES, RESUMED, train
@@ -25,7 +27,15 @@ def rows(tmp_path_factory, examples):
         else one
         for index, one in enumerate([*examples, *examples[:4]])
     ]
-    return str(write_jsonl(tmp_path_factory.mktemp("rows") / "rows.jsonl", (one.to_json() for one in mixed)))
+    folder = tmp_path_factory.mktemp("rows")
+    labelled = [
+        StepLabels(
+            prompt=one.prompt, steps=("Look.", "Count.", "# Answer\n\n4"), labels=(1.0, index % 2, 0.0)
+        )
+        for index, one in enumerate(mixed)
+    ]
+    write_jsonl(folder / "steps.jsonl", (one.to_json() for one in labelled))
+    return str(write_jsonl(folder / "rows.jsonl", (one.to_json() for one in mixed)))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,15 @@ def test_two_processes_train_what_one_does(internvl_folder, rows, both, tmp_path
     for name, weight in weights.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=tolerance, msg=name)
     assert max((found[name] - initial[name]).abs().max() for name in initial) > 20 * tolerance
+
+
+def test_a_process_reward_model_of_two_processes_is_exported_whole(both):
+    case = "fsdp2, process reward, head"
+    exported = ProcessRewardModel.load(str(both / case / "mprm"))
+    found = {**exported.model.state_dict(), **exported.read_out.state_dict()}
+    trained = load_file(both / f"{case}.safetensors")
+    assert "head.weight" in trained
+    assert all(torch.equal(found[name], weight) for name, weight in trained.items())
 
 
 @pytest.mark.parametrize("case", RESUMED)

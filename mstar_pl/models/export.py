@@ -139,6 +139,8 @@ def _export(
     plain = plain_model(model)
     with merged_weights(model) as weights:
         state = {name: weight.cpu() for name, weight in Gathered(weights).items() if writes}
+        own = read_out.head.state_dict() if read_out is not None and read_out.head is not None else {}
+        head = {name: weight.cpu() for name, weight in Gathered(own).items()}
         if not writes:
             return folder
         for name, other in plain.all_tied_weights_keys.items():
@@ -146,8 +148,8 @@ def _export(
         put_back(folder)
         with written_whole(folder) as temporary:
             plain.save_pretrained(temporary, state_dict=state)
-            if read_out is not None and read_out.head is not None:
-                save_file(read_out.head.state_dict(), temporary / HEAD_FILE)
+            if head:
+                save_file(head, temporary / HEAD_FILE)
             lmm.save_processor(temporary)
             adapter = {
                 "class_path": f"{type(lmm).__module__}.{type(lmm).__qualname__}",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
@@ -84,6 +89,11 @@ class ProcessRewardModule(LMMModule):
         if not hasattr(self, "read_out"):
             kind = self.read_out_kind
             self.read_out = StepReadOut(self.lmm, self.model, kind, self.positive, self.negative)
+            if self.device_mesh is not None and self.read_out.head is not None:
+                fully_shard(self.read_out, mesh=self.device_mesh["data_parallel"])
+            # FSDP2 puts weights together in what it knows as a forward pass of the whole model.
+            self.model.step_logits = partial(step_logits, self.model, self.read_out)  # type: ignore[assignment] # a method
+            register_fsdp_forward_method(self.model, "step_logits")
             words, vocabulary = self.model.get_input_embeddings(), self.model.get_output_embeddings()
             if self.read_out.head is not None and vocabulary.weight is not words.weight:
                 vocabulary.requires_grad_(False)  # no loss reaches it
@@ -121,7 +131,7 @@ class ProcessRewardModule(LMMModule):
         labels_S = batch["step_labels"][known].float()
         own = ("step_rows", "step_places", "step_labels", "num_step_losses")
         inputs = {key: value for key, value in batch.items() if key not in own}
-        logits_S = step_logits(self.model, self.read_out, inputs, rows_S, places_S)
+        logits_S = cast(Callable[..., Tensor], self.model.step_logits)(inputs, rows_S, places_S)
         wrong, right = self.class_weights
         weights_S = labels_S * right + (1 - labels_S) * wrong
         losses_S = binary_cross_entropy_with_logits(logits_S, labels_S, weights_S, reduction="none")
@@ -134,8 +144,9 @@ class ProcessRewardModule(LMMModule):
         return self.step_share(losses_S, batch["num_step_losses"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log how well steps are judged: loss, accuracy, F1, AUROC, calibration, and the first error."""
-        losses_S, logits_S, labels_S, rows_S = self.step_losses(batch)
+        """Log how well steps are judged: unweighted loss, accuracy, F1, AUROC, calibration, first error."""
+        _, logits_S, labels_S, rows_S = self.step_losses(batch)
+        losses_S = binary_cross_entropy_with_logits(logits_S, labels_S, reduction="none")
         truth_S = (labels_S > 0).int()
         self.val_loss.update(losses_S)
         self.val_steps.update(logits_S.sigmoid(), truth_S)

@@ -13,7 +13,6 @@ from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.data.steps import StepDataModule
 from mstar_pl.models import LoRA, adapter_for
-from mstar_pl.models.process_reward import StepReadOut
 from mstar_pl.modules import ProcessRewardModule
 from mstar_pl.types import InputError, Prompt
 from tests.modules.judging import run, save, trainer_of
@@ -27,7 +26,7 @@ def untrained(folder, kind="token"):
     torch.manual_seed(3)
     judge = ProcessRewardModule(adapter_for(folder, question_style="plain"), read_out=kind)
     judge.model = judge.lmm.load_model()
-    judge.read_out = StepReadOut(judge.lmm, judge.model, kind)
+    judge.configure_model()
     return judge
 
 
