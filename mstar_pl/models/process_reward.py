@@ -144,7 +144,7 @@ class ProcessRewardModel:
     def digest(self) -> str:
         """Return a hash that tells this model from another."""
         weights = [*self.model.state_dict().items(), *self.read_out.state_dict().items()]
-        return f"{weights_digest(weights)} {json.dumps(self.read_out.options)}"
+        return f"{weights_digest(weights)} {json.dumps([self.read_out.options, self.lmm.options])}"
 
     @torch.inference_mode()
     def score(self, prompt: Prompt, responses: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:

@@ -289,7 +289,7 @@ def test_each_distinct_response_is_scored_once(exported, group, monkeypatch):
     assert scores[0] == scores[3]
 
 
-def test_digest_is_that_of_the_weights(exported, tmp_path):
+def test_digest_is_that_of_the_weights_and_of_what_is_asked(exported, tmp_path):
     weights = ProcessReward(exported).weights
     assert ProcessReward(exported, "mean").weights == weights
     scorer = ProcessRewardModel.load(exported)
@@ -301,7 +301,9 @@ def test_digest_is_that_of_the_weights(exported, tmp_path):
             part += 0.01
         changed = export_process_reward(scorer.lmm, scorer.model, scorer.read_out, tmp_path / "changed")
         found.add(ProcessReward(str(changed)).weights)
-    assert len(found) == 3
+    asked = adapter_for(exported, instruction="another question")
+    found.add(ProcessRewardModel(asked, scorer.model, scorer.read_out).digest())
+    assert len(found) == 4
 
 
 def test_reward_scores_the_same_after_a_sleep(exported, group):
