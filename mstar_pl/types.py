@@ -216,11 +216,11 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         """Refuse contradictions."""
         if self.num_samples < 1 or self.max_tokens < 1:
-            raise ValueError("num_samples and max_tokens must be at least 1")
+            raise InputError("num_samples and max_tokens must be at least 1")
         if not 0 <= self.temperature <= 2 or not 0 < self.top_p <= 1:
-            raise ValueError("temperature must be in [0, 2] and top_p in (0, 1]")
+            raise InputError("temperature must be in [0, 2] and top_p in (0, 1]")
         if self.temperature == 0 and self.num_samples > 1:
-            raise ValueError("greedy decoding (temperature 0) gives one response; set num_samples: 1")
+            raise InputError("greedy decoding (temperature 0) gives one response; set num_samples: 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

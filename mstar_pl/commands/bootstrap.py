@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mstar_pl.commands.engine import EngineName, start_engine
+from mstar_pl.commands.engine import EngineName, check_counts, start_engine
 from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import SamplingConfig
 
@@ -64,6 +64,7 @@ def bootstrap(
     from mstar_pl.models import adapter_for
     from mstar_pl.rollouts.bootstrap import BootstrapConfig, explain
 
+    check_counts(limit=limit, shard=shard)
     sampling = SamplingConfig(
         num_samples=num_samples, temperature=temperature, max_tokens=max_tokens, seed=seed
     )

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 EngineName = Literal["vllm", "transformers"]
 
 
+def check_counts(**options: int | None) -> None:
+    """Refuse options below 1 before anything is read or loaded; None is a default.
+
+    Raises:
+        InputError: One is.
+    """
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value} must be at least 1")
+
+
 def start_engine(
     name: EngineName, adapter: LMM, prompts: Sequence[Prompt], max_tokens: int, max_model_len: int | None
 ) -> RolloutEngine:

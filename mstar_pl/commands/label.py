@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mstar_pl.commands.engine import EngineName, start_engine
+from mstar_pl.commands.engine import EngineName, check_counts, start_engine
 from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import Example, InputError, Prompt, SamplingConfig
 
@@ -59,8 +59,7 @@ def label(
         seed: Seed of the draws.
         val_percent: Share of the prompts whose responses go to val.jsonl.
         engine: Where they are sampled: vLLM, or Transformers' generate.
-        max_model_len: Most tokens of prompt and response together; default is as many as the model takes, up
-            to 4,096.
+        max_model_len: Most tokens of prompt and response together; default is the model's, up to 4,096.
         limit: Use only the first so many prompts.
         shard: Responses of one shard.
         lmm: Options of the LMM adapter as JSON; default is what the policy's export recorded.
@@ -74,6 +73,7 @@ def label(
     from mstar_pl.rollouts.labels import LabelConfig, StepLabeller, read_labels
 
     sampling = SamplingConfig(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    _check(sampling, limit, shard, num_responses, num_continuations, val_percent)
     labels = LabelConfig(num_continuations=num_continuations, soft=soft, early_stop=early_stop, rules=rules)
     given, asked = _read(prompts, num_responses == 0, limit)
     adapter = adapter_for(policy, **(lmm or {}))
@@ -98,6 +98,21 @@ def label(
         _write(out, records, _held_out(asked, val_percent))
         write_json(out / REPORT, {"settings": settings, **manifest["metrics"]})
     _print(manifest["metrics"], records, out)
+
+
+def _check(
+    sampling: SamplingConfig,
+    limit: int | None,
+    shard: int,
+    num_responses: int,
+    num_continuations: int,
+    val_percent: float,
+) -> None:
+    """Refuse numbers that nothing could be sampled with, before anything is read or loaded."""
+    check_counts(limit=limit, shard=shard, num_continuations=num_continuations)
+    if num_responses < 0 or not 0 <= val_percent < 100:
+        raise InputError("--num_responses must be at least 0, and --val_percent from 0 to below 100")
+    replace(sampling, num_samples=max(1, num_responses, num_continuations))
 
 
 def _read(path: Path, with_responses: bool, limit: int | None) -> tuple[Sequence[Example], Sequence[Prompt]]:
