@@ -98,18 +98,6 @@ def weighted_vote(keys: Sequence[str | None], weights: Sequence[float]) -> str |
     return max(sums, key=sums.__getitem__, default=None)  # the first of equal ones, in order of occurrence
 
 
-def best_of_n(weights: Sequence[float]) -> int:
-    """Return the index of the sample with the largest weight.
-
-    >>> best_of_n([0.1, 0.7, 0.7])
-    1
-    """
-    _check(weights)
-    if not weights:
-        raise ValueError("best-of-N needs at least one sample")
-    return max(range(len(weights)), key=weights.__getitem__)
-
-
 def _check(weights: Sequence[float]) -> None:
     if not all(math.isfinite(weight) for weight in weights):
         raise ValueError("a weight is not finite; leave the sample out")
