@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -175,6 +176,7 @@ class PolicyDataModule(LightningDataModule):
                         "trainer.accumulate_grad_batches follows from data.batch_size; remove it"
                     )
                 self.trainer.accumulate_grad_batches = plan.accumulation
+                _check_limits(self.trainer, plan.accumulation)
                 self._encoder.check_context(self.max_length, "data.max_length")
             self._load_train()
         if stage in ("fit", "validate") and (stage == "validate" or self.given["val"]):
@@ -321,3 +323,22 @@ def _collate(
     if blank and not any(example.prompt.images for example in examples):
         batch = with_blank_image(encoder, batch)
     return batch | {"num_step_losses": torch.tensor(num_step_losses)}
+
+
+def _check_limits(trainer: Trainer, accumulation: int) -> None:
+    """Refuse options of the trainer by which an optimizer step would have other micro-batches than planned.
+
+    Raises:
+        InputError: There is one.
+    """
+    limit = trainer.limit_train_batches
+    if limit != 1.0 and (isinstance(limit, float) or (limit or 0) % accumulation) and accumulation > 1:
+        raise InputError(
+            f"trainer.limit_train_batches {limit} cuts an optimizer step; give a multiple of {accumulation}"
+        )
+    scheduled = any(isinstance(one, GradientAccumulationScheduler) for one in trainer.callbacks)  # type: ignore[attr-defined]
+    if getattr(trainer, "overfit_batches", 0) or scheduled:
+        raise InputError(
+            "trainer.overfit_batches and GradientAccumulationScheduler do not go with planned batches; "
+            "give a small training file, and data.batch_size"
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins.precision import HalfPrecision
@@ -21,6 +23,8 @@ from mstar_pl.models.gathered import whole
 from mstar_pl.models.lora import TrainedModel, plain_model
 from mstar_pl.models.parts import check_groups
 from mstar_pl.types import InputError
+
+log = logging.getLogger(__name__)
 
 
 class LMMModule(LightningModule):
@@ -78,7 +82,7 @@ class LMMModule(LightningModule):
         if isinstance(self.trainer.precision_plugin, HalfPrecision):
             raise InputError(
                 f"trainer.precision {self.trainer.precision} casts the rotary frequencies of the model; "
-                "use bf16-mixed, or 32-true with model.lmm.init_args.dtype: bfloat16"
+                "use bf16-mixed, or, with model.lora, 32-true and model.lmm.init_args.dtype: bfloat16"
             )
         model = self.lmm.load_model()
         self.lmm.freeze(model, self.freeze_groups)
@@ -87,6 +91,11 @@ class LMMModule(LightningModule):
         # Transformers loads in evaluation mode, and Lightning restores each module's mode after validation.
         device = self.trainer.strategy.root_device
         self.model = (self.lora.apply(self.lmm, model, device) if self.lora else model).train()
+        if any(one.requires_grad and one.dtype == torch.bfloat16 for one in self.model.parameters()):
+            log.warning(
+                "weights in bfloat16 are trained, which rounds small steps away (at a learning rate of 1e-6 "
+                "nearly all); set model.lmm.init_args.dtype float32, on a GPU with precision bf16-mixed"
+            )
         if self.device_mesh is not None:
             self._shard(self.device_mesh)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from mstar_pl.callbacks import PolicyExport, ResponseWriter
 from mstar_pl.data.collate import collate_examples
@@ -164,6 +165,10 @@ def test_export_at_the_end_of_training(internvl_folder, train_file, tmp_path):
         ({"precision": "bf16-true"}, "rotary frequencies"),
         ({"max_steps": 5}, "max_epochs"),
         ({"accumulate_grad_batches": 7}, r"follows from data\.batch_size"),
+        ({"limit_train_batches": 3}, "cuts an optimizer step; give a multiple of 2"),
+        ({"limit_train_batches": 0.5}, "cuts an optimizer step"),
+        ({"overfit_batches": 1}, "do not go with planned batches"),
+        ({"callback": GradientAccumulationScheduler({0: 2})}, "do not go with planned batches"),
         ({"data": {"batch_size": 3}}, "not a multiple"),
         ({"data": {"max_length": 5}}, "every example is over max_length 5"),
         ({"data": {"max_length": 60, "overlong": "refuse"}}, r"prompt 'p\d' has \d+ tokens"),
