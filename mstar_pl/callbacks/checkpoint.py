@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +18,11 @@ ACCUMULATION = "accumulate_grad_batches"
 class ResumeCheckpoint(FolderCheckpoint):
     """Keep one checkpoint, `last.ckpt`, from which `fit --ckpt_path last` goes on exactly.
 
-    It is written at the end of each epoch and, if wanted, every few optimizer steps, but then only between
-    two optimizer steps inside an epoch: a checkpoint between accumulated micro-batches, or on the last batch
-    of an epoch, would lose batches or hooks on resumption. Random-number states are kept with it. The number
-    of processes and the size of micro-batches may be others then.
+    It is written at the end of each epoch and every few optimizer steps, but then only between two
+    optimizer steps inside an epoch: a checkpoint between accumulated micro-batches, or on the last batch
+    of an epoch, would lose batches or hooks on resumption. Random-number states are kept with it (those of
+    the first process: dropout in several is not exact). The number of processes and the size of
+    micro-batches may be others then.
 
     After SIGTERM or SIGUSR1 it saves at the next such moment and ends the run with exit code 75.
 
@@ -31,7 +31,7 @@ class ResumeCheckpoint(FolderCheckpoint):
         dirpath: Folder; default is `checkpoints` under the trainer's `default_root_dir`.
     """
 
-    def __init__(self, every_n_steps: int = 0, dirpath: str | None = None) -> None:
+    def __init__(self, every_n_steps: int = 100, dirpath: str | None = None) -> None:
         super().__init__(dirpath=dirpath, save_last=True, save_top_k=0)
         if every_n_steps < 0:
             raise InputError("every_n_steps must be 0 (epoch ends only) or more")
@@ -71,13 +71,15 @@ class ResumeCheckpoint(FolderCheckpoint):
     ) -> None:
         """Save every `every_n_steps` optimizer steps, between two of them."""
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch
-        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        # What stops a run inside an epoch, such as max_time, does so behind this batch.
+        due = trainer.should_stop or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0)
         if between_steps and (_asked_to_end(trainer) or due):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after each epoch, validation included."""
-        self._save(trainer)
+        """Save after each whole epoch, validation included."""
+        if trainer.is_last_batch:
+            self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save nothing here; the epoch's end follows."""
@@ -118,10 +120,10 @@ class ResumeCheckpoint(FolderCheckpoint):
     def _save(self, trainer: Trainer) -> None:
         if getattr(trainer, "fast_dev_run", False):
             return
-        assert self.dirpath is not None
-        last = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
         # Lightning writes in the system's temporary folder and moves the file, which is a copy between disks.
-        with written_together(last, trainer.strategy.barrier, leads=trainer.is_global_zero) as temporary:
+        with written_together(
+            self.last(trainer), trainer.strategy.barrier, leads=trainer.is_global_zero
+        ) as temporary:
             trainer.save_checkpoint(temporary)
         if _asked_to_end(trainer):
             assert isinstance(trainer, SelfEvolvingTrainer)

@@ -66,7 +66,8 @@ class AdaptiveTemperature(Callback):
         evolution = evolving.generation.evolution
         if not evolution.validation.num_samples:
             raise InputError("AdaptiveTemperature needs trainer.evolution.validation.num_samples above 0")
-        if self.metric == "reward_pass" and isinstance(evolution.reward, AnswerReward):
+        reward = getattr(evolution.reward, "reward", evolution.reward)  # of pseudo answers
+        if self.metric == "reward_pass" and isinstance(reward, AnswerReward):
             raise InputError(
                 "AdaptiveTemperature ranks by a process reward; set trainer.evolution.reward to "
                 "ProcessReward, or metric: pass"

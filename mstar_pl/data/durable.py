@@ -47,7 +47,7 @@ def written_whole(path: Path, owner: str = "") -> Iterator[Path]:
     temporary, old = _hidden(path, owner, "tmp"), _hidden(path, owner, "old")
     try:
         yield temporary
-        if temporary.is_dir() and path.exists():
+        if path.exists() and (temporary.is_dir() or path.is_dir()):
             path.rename(old)
         temporary.replace(path)
     finally:
@@ -100,6 +100,11 @@ def put_back(path: Path) -> None:
             old.rename(path)
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         _remove(temporary)
+
+
+def left_of(path: Path) -> Path | None:
+    """Return where an output is, if anywhere: after a death between two renames, where it was moved."""
+    return next((one for one in (path, *path.parent.glob(f".{path.name}.*.old")) if one.exists()), None)
 
 
 @contextmanager

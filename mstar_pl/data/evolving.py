@@ -65,7 +65,8 @@ class SelfEvolvingDataModule(PolicyDataModule):
     def store(self) -> RolloutStore:
         """The rollout store of the run."""
         assert self.trainer is not None
-        return RolloutStore(self.store_folder or Path(self.trainer.default_root_dir) / "rollouts")
+        given = None if getattr(self.trainer, "fast_dev_run", False) else self.store_folder
+        return RolloutStore(given or Path(self.trainer.default_root_dir) / "rollouts")
 
     @property
     def prompts(self) -> Sequence[Prompt]:

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torch.distributed.constants import default_pg_timeout
 
+from mstar_pl.data.durable import left_of
 from mstar_pl.models import Group
 
 
@@ -95,9 +96,13 @@ class FolderCheckpoint(ModelCheckpoint):
         """Return the folder."""
         return Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
 
+    def last(self, trainer: Trainer) -> Path:
+        """Return where the last checkpoint is, or will be."""
+        return self.folder(trainer) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
-        last = self.folder(trainer) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-        return {str(last)} if last.exists() else set()  # a folder, where it is spread over processes
+        found = left_of(self.last(trainer))
+        return {str(found)} if found else set()  # a folder, where it is spread over processes
 
 
 class FSDP2Strategy(ModelParallelStrategy):

@@ -83,7 +83,8 @@ class Evolution:
             first weight sync; None takes 0.02 in float32 and 0.5 in bfloat16.
 
     Raises:
-        InputError: A restart of the second chance needs step scores that the reward does not have.
+        InputError: A restart of the second chance needs step scores that the reward does not have, or a
+            number is out of its range.
     """
 
     def __init__(
@@ -113,6 +114,10 @@ class Evolution:
         self.max_degenerate = max_degenerate
         self.engine_timeout = engine_timeout
         self.parity_tolerance = parity_tolerance
+        if shard_prompts < 1 or (engine_timeout is not None and engine_timeout <= 0):
+            raise InputError(
+                "trainer.evolution: shard_prompts must be at least 1, engine_timeout above 0 or null"
+            )
         if self.second_chance.restart and not isinstance(self.reward, StepReward):
             raise InputError(
                 "second_chance.restart continues steps that a process reward model likes; set the reward to "

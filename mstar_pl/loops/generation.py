@@ -94,7 +94,7 @@ class GenerationLoop(StatefulLoop):
             InputError: Nothing was selected, so there is nothing to train on, or the policy has collapsed.
         """
         prompts = self.data.interval_prompts(iteration)
-        if not self.is_complete(iteration):
+        if self.data.store.manifest(iteration) is None:
             former = self.data.store.manifest(iteration - 1) if iteration else None
             check_disk(
                 Path(self.trainer.default_root_dir),
@@ -312,7 +312,8 @@ class GenerationLoop(StatefulLoop):
         if not self._probed:
             lmm, tolerance = self.policy.lmm, self.evolution.parity_tolerance
             if tolerance is None:
-                exact = lmm.dtype == "float32" and "bf16" not in str(self.trainer.precision)
+                kinds = {lmm.dtype, engine.dtype or lmm.dtype, str(self.trainer.precision)}
+                exact = kinds <= {"float32", "32-true"}
                 tolerance = 0.02 if exact else 0.5
             gap = check_parity(engine, lmm, self.policy.model, self.data.prompts[:2], tolerance=tolerance)
             self._probed = True

@@ -83,7 +83,7 @@ def check_memory(
         optimizers: Its optimizers.
         share: Share of the GPU that the engine takes.
         device_bytes: Memory of the GPU.
-        buckets: Whether gradients exist twice, as with DDP.
+        buckets: Whether gradients keep their memory between two steps, as DDP's buckets do.
 
     Raises:
         InputError: They are more than the GPU has.
@@ -96,7 +96,7 @@ def check_memory(
         for group in optimizer.param_groups
     )
     held = weights + gradients * buckets + state
-    needed = max(held + int(share * device_bytes), held + gradients)
+    needed = max(held + int(share * device_bytes), weights + gradients + state)
     text = (
         f"training holds {held / 2**30:.1f} GiB (weights, optimizer) beside the {share:.0%} of the engine, "
         f"and {gradients / 2**30:.1f} GiB of gradients, on a GPU of {device_bytes / 2**30:.1f} GiB"

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.loops._lightning import log_metrics
@@ -123,7 +124,7 @@ class Measurement:
         return dynamics(store.groups(iteration), self._greedy, validation.k)
 
     def _store(self, name: str) -> RolloutStore:
-        return RolloutStore(self.generation.data.store.root.with_name(name))
+        return RolloutStore(Path(self.generation.trainer.default_root_dir) / name)
 
 
 def dynamics(

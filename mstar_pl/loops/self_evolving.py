@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from mstar_pl.data.durable import locked
+from mstar_pl.data.durable import left_of, locked
 from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, install, leave_signals
 from mstar_pl.loops.environment import check_reachable
 from mstar_pl.loops.evolution import Evolution
@@ -102,6 +102,14 @@ class SelfEvolvingTrainer(Trainer):
     def __init__(self, *args: Any, evolution: Evolution | None = None, **kwargs: Any) -> None:
         # The loaders of the data modules give each process its share; Lightning would cut it once more.
         kwargs["use_distributed_sampler"] = False
+        if evolution is not None and kwargs.get("fast_dev_run"):  # it leaves the rollouts of a run alone
+            kwargs["default_root_dir"] = str(Path(kwargs.get("default_root_dir") or "") / "fast_dev_run")
+        if str(kwargs.get("strategy")).startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
+            raise InputError(
+                "trainer.strategy: processes that are forked or spawned are not supported; set ddp"
+            )
+        if kwargs.get("strategy") == "ddp":  # buffers do not change in training
+            kwargs["strategy"] = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True)
         super().__init__(*args, reload_dataloaders_every_n_epochs=1, **kwargs)
         if isinstance(self.strategy, FSDPStrategy | DeepSpeedStrategy):
             raise InputError(
@@ -120,15 +128,23 @@ class SelfEvolvingTrainer(Trainer):
         """Train as Lightning's Trainer does, alone in `default_root_dir`.
 
         Raises:
-            InputError: Another run is at work there, or the first of several machines cannot be reached.
+            InputError: Another run is at work there, or was and would be overwritten; or the first of several
+                machines cannot be reached.
             Interrupted: The scheduler asked the run to end. With a `ResumeCheckpoint` everything is saved.
         """
+        is_dry = getattr(self, "fast_dev_run", False)
+        for last in [] if is_dry or kwargs.get("ckpt_path") else self._saves:
+            if left_of(last) is not None:
+                raise InputError(
+                    f"{last}: a run is in this folder, and would be overwritten; go on with it by "
+                    "--ckpt_path last, or set another trainer.default_root_dir"
+                )
         nodes = getattr(self.strategy, "cluster_environment", None)
         if nodes is not None and nodes.node_rank() > 0:
             check_reachable(nodes.main_address, nodes.main_port)
         if self._saves:
             leave_signals(self)
-        has_folder = self.is_global_zero and not getattr(self, "fast_dev_run", False)
+        has_folder = self.is_global_zero and not is_dry
         with (
             locked(Path(self.default_root_dir)) if has_folder else nullcontext(),
             self.interruption.watched() if self._saves else nullcontext(),
@@ -139,8 +155,9 @@ class SelfEvolvingTrainer(Trainer):
                 raise Interrupted from None
 
     @property
-    def _saves(self) -> bool:
-        return any(isinstance(callback, FolderCheckpoint) for callback in self.checkpoint_callbacks)
+    def _saves(self) -> list[Path]:
+        """The checkpoints that the run writes, to go on from."""
+        return [one.last(self) for one in self.checkpoint_callbacks if isinstance(one, FolderCheckpoint)]
 
     @property
     def evolving(self) -> SelfEvolvingLoop | None:

@@ -15,6 +15,7 @@ from mstar_pl.models.process_reward import StepReadOut
 from mstar_pl.modules import PolicyModule
 from mstar_pl.rewards import AnswerReward, TopK
 from mstar_pl.rewards.process import ProcessReward
+from mstar_pl.rewards.pseudo import PseudoAnswerReward
 from mstar_pl.types import InputError, Score
 from tests.callbacks.sweeping import (
     CANDIDATES,
@@ -196,9 +197,10 @@ def no_engine(lmm):
     [
         ({"val": None}, {}, r"data\.val_prompts"),
         ({}, {"reward": AnswerReward()}, r"metric: pass"),
+        ({}, {"reward": PseudoAnswerReward(AnswerReward(), vote="majority")}, r"metric: pass"),
         ({}, {"validation": Validation(num_samples=0)}, r"validation\.num_samples above 0"),
     ],
-    ids=["no validation prompts", "no process reward", "no samples"],
+    ids=["no validation prompts", "no process reward", "no process votes", "no samples"],
 )
 def test_a_run_that_lacks_what_a_sweep_needs_is_refused(files, tmp_path, paths, settings, message):
     with pytest.raises(InputError, match=message):

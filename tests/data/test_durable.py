@@ -66,6 +66,14 @@ def test_several_writers_share_one_output(tmp_path):
     assert [*seen.values()] == [{"0": "share", "1": "share", "2": "share"}] * 3
 
 
+def test_a_file_may_replace_a_folder_and_a_folder_a_file(tmp_path):
+    for folder in (True, False, True):
+        with written_whole(tmp_path / "out") as temporary:
+            write(temporary, "text", folder)
+        assert contents(tmp_path / "out") == ({"a": "text"} if folder else "text")
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("folder", [False, True])
 @pytest.mark.parametrize("step", range(3))
 def test_after_a_kill_the_former_or_the_new_output_is_there(tmp_path, folder, step, monkeypatch):
