@@ -1,19 +1,11 @@
 """The recipes: one file for each row of the paper's tables, and what it differs in."""
 
-import io
-from contextlib import redirect_stdout
-from functools import cache
-from pathlib import Path
-
 import pytest
-import yaml
 
-from mstar_pl.cli import main
 from mstar_pl.commands.bases import with_bases
 from mstar_pl.types import InputError
+from tests.recipes import EXPERIMENTS, SCALE, check_chain, commands_of, settings_of
 
-EXPERIMENTS = Path(__file__).parent.parent / "configs/experiments"
-SCALE = EXPERIMENTS.parent / "scale"
 PRM = {"reward": "ProcessReward", "reward.path": "runs/mprm/mprm"}
 ROWS = {
     "continuous": {},
@@ -55,33 +47,6 @@ ROWS |= {
 OTHERS = {"sft", "mprm"}
 PAPER = {"batch_size": 128, "lr": 1e-6, "devices": 8, "freeze.0": "vision", "precision": "bf16-mixed"}
 """What the paper's trainings share, as `settings_of` names it."""
-OWNED = ("path", "k", "num_samples", "0")
-"""Options that are named with their owner."""
-
-
-@cache
-def settings_of(name, overlay=None):
-    """Return what the parser makes of a recipe, by its last name, those of OWNED by their owner, too."""
-    configs = ["--config", str(EXPERIMENTS / f"{name}.yaml")]
-    configs += ["--config", str(SCALE / f"{overlay}.yaml")] if overlay else []
-    printed = io.StringIO()
-    with pytest.raises(SystemExit) as leave, redirect_stdout(printed):
-        main(["fit", *configs, "--print_config"])
-    assert leave.value.code in (0, None), name
-    found = {}
-
-    def walk(node, names):
-        if isinstance(node, (list, dict)):
-            for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-                walk(value, names if key == "init_args" else (*names, str(key)))
-        elif names[-1] == "class_path":
-            found["inner" if names[-3:-1] == ("reward", "reward") else names[-2]] = node.rpartition(".")[2]
-        else:
-            found[".".join(names[-2:] if names[-1] in OWNED else names[-1:])] = node
-
-    out = printed.getvalue()
-    walk(yaml.safe_load(out[out.index("seed_everything") :]), ("",))
-    return found
 
 
 def test_each_row_has_its_file_and_each_file_is_a_row():
@@ -147,7 +112,7 @@ def test_the_row_with_phi_3_5_vision_differs_in_the_model_alone():
         "reward.path": "runs/phi_3_5_vision/mprm/mprm",
         "default_root_dir": "runs/phi_3_5_vision/mstar",
     }
-    assert base.keys() <= found.keys() | {"processor_options"}
+    assert base.keys() <= found.keys() | {"max_patches"}
 
 
 def test_warm_up_and_process_reward_model_at_the_scale_of_the_paper():
@@ -164,12 +129,26 @@ def test_overlay_of_a_model_of_the_paper_changes_the_model_alone():
     assert found.items() >= PAPER.items()
     assert {key: value for key, value in found.items() if base.get(key) != value} == {
         "lmm.path": "runs/internvl2_2b/sft/policy",
-        "max_patches": 6,
         "micro_batch_size": 4,
         "reward.path": "runs/internvl2_2b/mprm/mprm",
         "default_root_dir": "runs/internvl2_2b/mstar",
     }
-    assert base.keys() <= found.keys() | {"processor_options"}
+    assert base.keys() <= found.keys()
+
+
+@pytest.mark.parametrize(
+    "overlays",
+    [
+        ("internvl2_2b",),
+        ("phi_3_5_vision",),
+        ("minicpm_llama3_v_2_5",),
+        ("mathv360k_prm", "mathv360k_sft", "mathv360k_mprm"),
+    ],
+    ids=lambda overlays: overlays[0],
+)
+def test_commands_of_an_overlay_lead_to_it(overlays):
+    evolve, *before = (one for name in overlays for one in commands_of(SCALE / f"{name}.yaml"))
+    check_chain([*before, evolve])
 
 
 def test_bases_come_before_what_names_them(tmp_path):
