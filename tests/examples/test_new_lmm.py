@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.models import LMM, InternVL, adapter_for
 from mstar_pl.parity import CHECKS
 from tests.examples.conftest import EXAMPLE
+from tests.recipes import fit_settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/new_lmm.md").read_text()
@@ -93,19 +93,20 @@ def test_snippets_are_the_example_or_run():
     torch.testing.assert_close(losses_N, plain_N + 0.5 * logits_NV.exp().sum(-1).log() ** 2)
 
 
-def test_the_model_file_and_the_adapter_file_are_understood(workplace, tiny, monkeypatch, capsys, tmp_path):
+def test_the_model_files_and_the_adapter_file_are_understood(workplace, tiny, monkeypatch, tmp_path):
     import mstar_pl_glm4v
 
     monkeypatch.chdir(workplace)
-    (tmp_path / "model.yaml").write_text(blocks("yaml")[0])
-    given = ["--model", str(tmp_path / "model.yaml"), f"--model.init_args.lmm.init_args.path={tiny}"]
-    with pytest.raises(SystemExit) as leave:
-        main(["fit", "--config", str(ROOT / "configs/experiments/sft.yaml"), *given, "--print_config"])
-    assert leave.value.code in (0, None)
-    printed = capsys.readouterr().out
-    model = yaml.safe_load(printed[printed.index("seed_everything") :])["model"]
-    assert model["class_path"] == "mstar_pl_glm4v.ReferencePolicyModule"
-    assert model["init_args"]["lmm"]["class_path"] == "mstar_pl_glm4v.GLM4V"
+    for recipe, text in zip(("sft", "mprm"), blocks("yaml"), strict=True):
+        file = tmp_path / "model.yaml"
+        file.write_text(text)
+        found = fit_settings(
+            *("--config", str(ROOT / f"configs/experiments/{recipe}.yaml"), "--model", str(file)),
+            f"--model.init_args.lmm.init_args.path={tiny}",
+        )
+        module = {"sft": "ReferencePolicyModule", "mprm": "ProcessRewardModule"}[recipe]
+        assert found.items() >= {"model": module, "lmm": "GLM4V", "instruction": None}.items()
+        assert recipe == "sft" or found.items() >= {"lr": 2e-6, "freeze.0": "vision"}.items()
     base = tmp_path / "base"
     base.mkdir()
     for file in Path(tiny).iterdir():
