@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from mstar_pl.rewards.choices import letter, name_choice
+from mstar_pl.data.format import letter
+from mstar_pl.rewards.choices import name_choice
 from mstar_pl.rewards.equivalence import Outcome, decide, equivalent, read_quantity
 from mstar_pl.rewards.extraction import extract_answer
 from mstar_pl.rewards.official.mathvista import MathVistaRule, normalize_extraction, score
@@ -59,8 +60,7 @@ def grade(response: str, prompt: Prompt, rules: str = "default") -> Grade:
         return Grade(outcome=Outcome.UNDECIDED, extraction=extraction, prediction=None, rule="unlabelled")
     if official:
         found = response if extraction is None else _official_form(extraction, prompt)
-        graded = grade_extraction(found, prompt, rules)
-        return Grade(outcome=graded.outcome, extraction=extraction, prediction=graded.prediction, rule=rules)
+        return replace(grade_extraction(found, prompt, rules), extraction=extraction)
     if extraction is None:
         return Grade(outcome=Outcome.WRONG, extraction=None, prediction=None, rule="no answer")
     return grade_extraction(extraction, prompt, rules)

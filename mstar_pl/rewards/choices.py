@@ -23,15 +23,6 @@ _ALTERNATIVE = re.compile(
 _TOKEN = re.compile(r"(?<![\w'\u2019-])([B-HJ-Z])(?![\w'\u2019-])")
 
 
-def letter(index: int) -> str:
-    """Return the letter of the option with this index.
-
-    >>> letter(2)
-    'C'
-    """
-    return chr(ord("A") + index)
-
-
 def name_choice(text: str, choices: Sequence[str]) -> int | None:
     """Return the index of the option that `text` as a whole names, or None.
 
@@ -52,11 +43,10 @@ def name_choice(text: str, choices: Sequence[str]) -> int | None:
     bare = _BARE.fullmatch(stripped)
     if bare and bare[1].isupper() and _index(bare[1], choices) is not None:
         return _index(bare[1], choices)
-    folded = [fold(choice) for choice in choices]
-    for forms, form in (([plain(c) for c in choices], stripped), (folded, fold(text))):
-        compact = ["".join(known.split()) for known in forms]
-        if form and "".join(form.split()) in compact:
-            return compact.index("".join(form.split()))
+    for form in (plain, fold):
+        compact = ["".join(form(choice).split()) for choice in choices]
+        if (said := "".join(form(text).split())) and said in compact:
+            return compact.index(said)
     if bare and _index(bare[1], choices) is not None:
         return _index(bare[1], choices)
     leading = _LEADING.match(stripped)
@@ -134,15 +124,12 @@ def _only(indices: set[int]) -> int | None:
 
 def _mentioned(text: str, choices: Sequence[str]) -> int | None:
     folded = fold(text)
-    spans: list[tuple[int, int, int]] = []
-    for index, choice in enumerate(choices):
-        name = fold(choice)
-        if not name or (len(name) == 1 and name.isalpha()):
-            continue
-        spans += [
-            (m.start(), m.end(), index)
-            for m in re.finditer(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\d|{_MORE})", folded)
-        ]
+    spans = [
+        (*match.span(), index)
+        for index, name in enumerate(map(fold, choices))
+        if len(name) > 1 or (name and not name.isalpha())
+        for match in re.finditer(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\d|{_MORE})", folded)
+    ]
     return _only(
         {
             i
@@ -153,13 +140,12 @@ def _mentioned(text: str, choices: Sequence[str]) -> int | None:
 
 
 def _mentioned_number(text: str, choices: Sequence[str]) -> int | None:
-    values = [choice_value(choice) for choice in choices]
     found = find_quantities(text)
     said = [parse_quantity(n) for at, n in found if not re.match(_MORE, text[at + len(n) :])]
     return _only(
         {
             i
-            for i, value in enumerate(values)
+            for i, value in enumerate(map(choice_value, choices))
             for q in said
             if q and value is not None and abs(q.value - value) <= 1e-6 * abs(value)
         }

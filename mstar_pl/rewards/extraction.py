@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from mstar_pl.data.format import HEADING
-from mstar_pl.rewards.choices import find_choice, letter
 from mstar_pl.rewards.markup import plain
-from mstar_pl.rewards.prose import MAX_READ, answer_in_prose, first_sentence, number_in
+from mstar_pl.rewards.prose import MAX_READ, answer_in_prose, first_sentence, typed
 from mstar_pl.types import Prompt
 
 MAX_PHRASES = 20
@@ -24,7 +23,6 @@ _COPULA = r"\s*(?:\*\*)?\s*(?:is\b|would\s+be\b|should\s+be\b|must\s+be\b|=|:)\s
 _PHRASE = re.compile(
     rf"\b{_SUBJECT}{_ABOUT}{_COPULA}|(?:答案|选项)\s*(?:是|为|应为|[:\uff1a])+", re.IGNORECASE
 )
-_LIST = re.compile(r"\[[^\[\]]*\]")
 
 
 def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) -> str | None:
@@ -52,10 +50,10 @@ def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) ->
     if headings:
         return _under_heading(text[headings[-1].end() :], prompt)
     if (boxed := last_boxed(text)) is not None:
-        return _typed(boxed, prompt) or plain(boxed) or None
+        return typed(boxed, prompt) or plain(boxed) or None
     for match in list(_PHRASE.finditer(text))[: -MAX_PHRASES - 1 : -1]:
         span = first_sentence(text[match.end() :][:MAX_READ])
-        if span and (found := _typed(span, prompt)):
+        if span and (found := typed(span, prompt)):
             return found
     return answer_in_prose(text, prompt)
 
@@ -102,18 +100,5 @@ def _under_heading(tail: str, prompt: Prompt) -> str | None:
         tail = tail[match.end() :]
     span = plain(tail.strip().split("\n\n")[0][:MAX_READ])
     if prompt.question_type == "multi_choice":
-        return _typed(span, prompt) or span or None
+        return typed(span, prompt) or span or None
     return span.rstrip(".") or None
-
-
-def _typed(span: str, prompt: Prompt) -> str | None:
-    """Return what the span says in the form that the prompt asks for, or None."""
-    if prompt.question_type == "multi_choice":
-        index = find_choice(span, prompt.choices or ())
-        return None if index is None else letter(index)
-    if prompt.answer_type == "list":
-        lists = _LIST.findall(span)
-        return lists[-1] if lists else None
-    if prompt.answer_type == "text":
-        return plain(span).rstrip(".") or None
-    return number_in(span, prompt)

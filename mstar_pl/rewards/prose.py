@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from mstar_pl.rewards.choices import find_choice, find_opening, letter
+from mstar_pl.data.format import letter
+from mstar_pl.rewards.choices import find_choice, find_opening
 from mstar_pl.rewards.markup import fold, plain
 from mstar_pl.rewards.quantity import find_quantities, parse_quantity
 from mstar_pl.rewards.restatement import affirms
@@ -64,7 +65,7 @@ def answer_in_prose(text: str, prompt: Prompt) -> str | None:
     backwards = sentences[::-1]  # sorting is stable
     for sentence in sorted(backwards, key=_weight, reverse=True):
         for span in (*reversed(_EMPHASIS.findall(sentence)), sentence):
-            if found := _last_typed(span, prompt):
+            if found := typed(span, prompt, last=True):
                 return found
     return _statement(sentences, prompt)
 
@@ -109,6 +110,28 @@ def number_in(text: str, prompt: Prompt, *, last: bool = False) -> str | None:
     return numbers[-1 if last else 0] if numbers else None
 
 
+def typed(span: str, prompt: Prompt, *, last: bool = False) -> str | None:
+    """Return what a span says in the form that the prompt asks for, or None.
+
+    Args:
+        span: The span.
+        prompt: The prompt.
+        last: Take the last of several options or numbers, not the first; of lists it is always the last.
+
+    >>> typed("[1, 2] and [3]", Prompt(id="1", question="Which?", answer_type="list"))
+    '[3]'
+    """
+    if prompt.question_type == "multi_choice":
+        index = find_choice(span, prompt.choices or (), last=last)
+        return None if index is None else letter(index)
+    if prompt.answer_type == "list":
+        lists = re.findall(r"\[[^\[\]]*\]", span)
+        return lists[-1] if lists else None
+    if prompt.answer_type == "text":
+        return plain(span).rstrip(".") or None
+    return number_in(span, prompt, last=last)
+
+
 def _answering(text: str) -> list[str]:
     sentences = [sentence for sentence in _SENTENCE_END.split(text) if sentence]
     refusals = [i for i, sentence in enumerate(sentences) if _REFUSAL.search(sentence)]
@@ -121,22 +144,11 @@ def _weight(sentence: str) -> tuple[bool, bool]:
     return _CONCLUSION.search(sentence) is not None, _EMPHASIS.search(sentence) is not None
 
 
-def _last_typed(span: str, prompt: Prompt) -> str | None:
-    if prompt.question_type == "multi_choice":
-        index = find_choice(span, prompt.choices or (), last=True)
-        return None if index is None else letter(index)
-    if prompt.answer_type == "list":
-        lists = re.findall(r"\[[^\[\]]*\]", span)
-        return lists[-1] if lists else None
-    return number_in(span, prompt, last=True)
-
-
 def _statement(sentences: list[str], prompt: Prompt) -> str | None:
     options = [fold(choice) for choice in prompt.choices or ()]
     if sorted(options) != ["no", "yes"]:
         return None
     for sentence in sentences:
-        verdict = affirms(sentence, prompt.question)
-        if verdict is not None:
+        if (verdict := affirms(sentence, prompt.question)) is not None:
             return letter(options.index("yes" if verdict else "no"))
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mstar_pl.rewards.choices import letter
+from mstar_pl.data.format import letter
 
 _PARENTHESISED = re.compile(r"\(([A-Za-z])\)")
 _SEPARATOR = re.compile(r"[\n.,!?]")
