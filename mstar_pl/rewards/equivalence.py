@@ -57,11 +57,9 @@ def decide(candidate: str, prompt: Prompt) -> tuple[Outcome, str]:
     same_text = re.sub(r"\s", "", fold(candidate)) == re.sub(r"\s", "", fold(gold))
     if max(len(candidate), len(gold)) > MAX_ANSWER:
         return _outcome(same_text), "text"
-    if (
-        prompt.question_type == "multi_choice"
-        and (index := find_choice(candidate, prompt.choices or ())) is not None
-    ):
-        return _outcome((prompt.choices or ())[index] == gold), "choice"
+    choices = prompt.choices or ()
+    if prompt.question_type == "multi_choice" and (index := find_choice(candidate, choices)) is not None:
+        return _outcome(choices[index] == gold), "choice"
     if prompt.answer_type == "list":
         return _outcome(_same_list(candidate, gold)), "list"
     if same_text:
@@ -103,24 +101,22 @@ def _gold_quantity(prompt: Prompt) -> Quantity | None:
 
 
 def _same_list(candidate: str, gold: str) -> bool:
-    said, wanted = (_items(text) for text in (candidate, gold))
-    if len(said) != len(wanted):
-        return False
-    for a, b in zip(said, wanted, strict=True):
-        x, y = parse_quantity(a), parse_quantity(b)
-        if not (same_quantity(x, y) if x is not None and y is not None else fold(a) == fold(b)):
-            return False
-    return True
+    said, wanted = _items(candidate), _items(gold)
+    return len(said) == len(wanted) and all(map(_same_item, said, wanted))
+
+
+def _same_item(candidate: str, gold: str) -> bool:
+    said, wanted = parse_quantity(candidate), parse_quantity(gold)
+    if said is None or wanted is None:
+        return fold(candidate) == fold(gold)
+    return same_quantity(said, wanted)
 
 
 def _items(text: str) -> list[str]:
     bracketed = re.search(r"[\[({](.*)[\])}]", plain(text), re.DOTALL)
     inside = bracketed[1] if bracketed else plain(text)
-    return [
-        item.strip(" '\"")
-        for item in re.split(r"\s*[,;]\s*(?:and\s+)?|\s+and\s+", inside)
-        if item.strip(" '\"")
-    ]
+    items = (item.strip(" '\"") for item in re.split(r"\s*[,;]\s*(?:and\s+)?|\s+and\s+", inside))
+    return [item for item in items if item]
 
 
 def _is_maths(text: str, quantity: Quantity | None) -> bool:
