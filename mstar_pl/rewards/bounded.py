@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import accumulate
 
 MAX_CHARACTERS = 200
 MAX_DEPTH = 8
@@ -48,17 +49,13 @@ def is_bounded(expression: str) -> bool:
     binomials = re.findall(r"\\[dt]?binom\s*\{([^{}]*)\}\s*\{([^{}]*)\}", expression)
     if len(binomials) < expression.count("binom"):
         return False
-    return all(
-        _largest(one) <= MAX_FACTORIAL and "^" not in one for one in (*factorials, *sum(binomials, ()))
-    )
+    operands = " ".join((*factorials, *sum(binomials, ())))
+    numbers = re.findall(r"\d+", operands)
+    return "^" not in operands and all(float(number) <= MAX_FACTORIAL for number in numbers)
 
 
 def _depth(text: str) -> int:
-    depth = deepest = 0
-    for character in text:
-        depth += (character in _OPEN) - (character in _CLOSE)
-        deepest = max(deepest, depth)
-    return deepest
+    return max(accumulate(((one in _OPEN) - (one in _CLOSE) for one in text), initial=0))
 
 
 def _group(text: str, start: int) -> tuple[str, int]:
@@ -99,7 +96,3 @@ def _is_small_power(base: str, exponent: str) -> bool:
     factors = [float(number) for number in (*powers, *re.findall(r"\d+(?:\.\d+)?", exponent))]
     expanded = len(base) > 1 and re.search(r"[a-zA-Z]", base) and re.search(r"[-+]", base)
     return math.prod(max(1.0, one) for one in factors) <= (MAX_EXPANDED if expanded else MAX_EXPONENT)
-
-
-def _largest(text: str) -> float:
-    return max((float(number) for number in re.findall(r"\d+", text)), default=0.0)
