@@ -33,21 +33,19 @@ def affirms(statement: str, question: str) -> bool | None:
     if not asked or len(asked & said) * 2 < len(asked):
         return None
     verdict = (_NEGATION.search(statement) is None) == (_NEGATION.search(question) is None)
-    for group, opposite in _OPPOSITES:
-        if (asked & group and said & opposite) or (asked & opposite and said & group):
-            verdict = not verdict
-            break
-    return verdict != _exchanged(statement, question)
+    opposed = any(
+        (asked & group and said & opposite) or (asked & opposite and said & group)
+        for group, opposite in _OPPOSITES
+    )
+    return verdict ^ opposed ^ _exchanged(statement, question)
 
 
 def _exchanged(statement: str, question: str) -> bool:
     said, asked = statement.lower().partition(" than "), question.lower().partition(" than ")
     if not said[1] or not asked[1]:
         return False
-    left, right = (
-        content_words(asked[0]) - content_words(asked[2]),
-        content_words(asked[2]) - content_words(asked[0]),
-    )
+    left, right = content_words(asked[0]), content_words(asked[2])
+    left, right = left - right, right - left
     before, after = content_words(said[0]), content_words(said[2])
     straight = len(before & left) + len(after & right)
     return len(before & right) + len(after & left) > straight

@@ -141,9 +141,8 @@ def _answer(gold: str, candidate: str) -> tuple[bool | None, float | None]:
         return (None if not parsed_gold else False), None
     equal = verify(parsed_gold, parsed, timeout_seconds=None, raise_on_error=True)
     value = None
-    with contextlib.suppress(
-        Exception
-    ):  # most expressions are not numbers, and sympy has many ways to say so
+    # Most expressions are not numbers, and sympy has many ways to say so.
+    with contextlib.suppress(Exception):
         value = float(parsed[0].evalf())
     return equal, value if value is not None and math.isfinite(value) else None
 

@@ -90,14 +90,10 @@ def weighted_vote(keys: Sequence[str | None], weights: Sequence[float]) -> str |
     >>> weighted_vote(["a", "b", "b", None], [0.9, 0.5, 0.5, 5.0]), weighted_vote(["a", "b"], [0.5, 0.5])
     ('b', 'a')
     """
-    _check(weights)
+    if not all(map(math.isfinite, weights)):
+        raise ValueError("a weight is not finite; leave the sample out")
     sums: dict[str, float] = {}
     for key, weight in zip(keys, weights, strict=True):
         if key is not None:
             sums[key] = sums.get(key, 0.0) + weight
     return max(sums, key=sums.__getitem__, default=None)  # the first of equal ones, in order of occurrence
-
-
-def _check(weights: Sequence[float]) -> None:
-    if not all(math.isfinite(weight) for weight in weights):
-        raise ValueError("a weight is not finite; leave the sample out")
