@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mstar_pl.data.collate import TEXT_KEYS, collate_prompts
+from mstar_pl.data.collate import collate_prompts, join_responses
 from mstar_pl.models import LMM
 from mstar_pl.models.lora import TrainedModel
 from mstar_pl.rollouts.engine import RolloutEngine
@@ -79,13 +79,8 @@ def response_logits(
         The R response tokens, and the logits of shape (R, V) from which each was drawn, in float32.
     """
     response_R = torch.tensor(group.rollouts[0].token_ids)
-    tails = {"input_ids": response_R, "attention_mask": torch.ones_like(response_R)}
-    whole = {}
-    for key, value in inputs.items():
-        if key in TEXT_KEYS:
-            tail = tails.get(key, torch.zeros_like(response_R))
-            value = torch.cat([value, tail.to(value.dtype)[None]], dim=1)
-        whole[key] = value.to(model.device)
+    joined, _ = join_responses(lmm, inputs, [group.rollouts[0].token_ids])
+    whole = {key: value.to(model.device) for key, value in joined.items()}
     training = model.training
     model.eval()
     logits = model(**whole, use_cache=False, logits_to_keep=len(response_R) + 1).logits
