@@ -183,11 +183,7 @@ def explain(
             f"none of {manifest['num_rows']} responses can be used (Pass@1 "
             f"{manifest['metrics'].get('reward/pass@1', 0):.3f}); read {folder}, and change the instruction"
         )
+    told = ((labelled[one.prompt.id], one.response) for one in store.examples(0))
     return manifest, [
-        replace(
-            one,
-            prompt=labelled[one.prompt.id],
-            response=with_answer_part(one.response, labelled[one.prompt.id]),
-        )
-        for one in store.examples(0)
+        Example(prompt=prompt, response=with_answer_part(response, prompt)) for prompt, response in told
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,12 +68,8 @@ class LabelConfig:
         """
         if self.soft or not self.early_stop:
             return [(0, self.num_continuations)]
-        starts = [0, *(2**power for power in range(self.num_continuations.bit_length()))]
-        return [
-            (start, min(max(1, start), self.num_continuations - start))
-            for start in starts
-            if start < self.num_continuations
-        ]
+        starts = [0, *(2**power for power in range((self.num_continuations - 1).bit_length()))]
+        return [(start, min(max(1, start), self.num_continuations - start)) for start in starts]
 
 
 @dataclass(slots=True)
@@ -194,10 +191,8 @@ def report(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
         Numbers of responses, steps, undecided steps, positive steps (label above 0), continuations and their
         tokens; `first_wrong/n`: responses whose first wrong step is the n-th, or `none`.
     """
-    found: dict[str, float] = dict.fromkeys(
-        ["responses", "steps", "undecided", "positive", "continuations", "tokens"], 0
-    )
-    wrong: dict[str, float] = {}
+    found = Counter(responses=0, steps=0, undecided=0, positive=0, continuations=0, tokens=0)
+    wrong = Counter[str]()
     for row in rows:
         labels = row["labels"]
         found["responses"] += 1
@@ -207,5 +202,5 @@ def report(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
         found["continuations"] += sum(row["num_drawn"])
         found["tokens"] += row["num_tokens"]
         first = next((str(number) for number, label in enumerate(labels, 1) if label == 0), "none")
-        wrong[f"first_wrong/{first}"] = wrong.get(f"first_wrong/{first}", 0) + 1
-    return found | dict(sorted(wrong.items()))
+        wrong[f"first_wrong/{first}"] += 1
+    return {**found, **dict(sorted(wrong.items()))}

@@ -41,15 +41,13 @@ def check_groups(tensor_parallel_size: int, own_process: bool, processes: Proces
         InputError: They cannot; says what to change.
     """
     size, num = tensor_parallel_size, processes.num
-    if size == 1:
+    if size == 1 or (own_process and num == 1):
         return
     if own_process:
-        if num > 1:
-            raise InputError(
-                f"tensor_parallel_size {size} with own_process needs a single training process, not {num}; "
-                "leave own_process out: the training processes then hold the engines in groups"
-            )
-        return
+        raise InputError(
+            f"tensor_parallel_size {size} with own_process needs a single training process, not {num}; "
+            "leave own_process out: the training processes then hold the engines in groups"
+        )
     if num == 1:
         raise InputError(
             f"tensor_parallel_size {size} needs several training processes (trainer.devices), or "
