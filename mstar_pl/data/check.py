@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ def _decoder(path: Path) -> Callable[[int, dict[str, Any]], Record]:
 def _decoder_for(row: dict[str, Any], path: Path) -> Callable[[int, dict[str, Any]], Record]:
     if (format := format_of(row)) is not None:
         return step_decoder(path, format)
-    read = decode_example if "response" in row else decode_prompt
-    return lambda _, row: read(row, path.parent)
+    return partial(decode_example if "response" in row else decode_prompt, path.parent)
 
 
 def _unique(record: Record) -> str | None:

@@ -27,7 +27,7 @@ def read_prompts(path: str | Path) -> Sequence[Prompt]:
             reason.
     """
     path = Path(path)
-    return read_records(path, partial(_anchored, decode_prompt, path.parent), lambda prompt: prompt.id)
+    return read_records(path, partial(decode_prompt, path.parent), lambda prompt: prompt.id)
 
 
 def read_examples(path: str | Path) -> Sequence[Example]:
@@ -38,7 +38,7 @@ def read_examples(path: str | Path) -> Sequence[Example]:
     """
     path = Path(path)
     # One prompt may have several responses, so ids may repeat here.
-    return read_records(path, partial(_anchored, decode_example, path.parent))
+    return read_records(path, partial(decode_example, path.parent))
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -92,12 +92,6 @@ def _decoded(path: Path, decode: Callable[[int, dict[str, Any]], Record], number
         return decode(number, decode_object(line))
     except ValueError as error:
         raise InputError(f"{path}:{number}: {error}") from None
-
-
-def _anchored(
-    read: Callable[[dict[str, Any], Path], Record], root: Path, number: int, row: dict[str, Any]
-) -> Record:
-    return read(row, root)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -160,13 +154,13 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def decode_prompt(row: dict[str, Any], root: Path) -> Prompt:
-    """Read a prompt and make its image paths absolute."""
+def decode_prompt(root: Path, number: int, row: dict[str, Any]) -> Prompt:
+    """Read the prompt of a line and make its image paths absolute."""
     return anchor(Prompt.from_json(row), root)
 
 
-def decode_example(row: dict[str, Any], root: Path) -> Example:
-    """Read an example and make its image paths absolute."""
+def decode_example(root: Path, number: int, row: dict[str, Any]) -> Example:
+    """Read the example of a line and make its image paths absolute."""
     example = Example.from_json(row)
     return replace(example, prompt=anchor(example.prompt, root))
 
