@@ -182,12 +182,7 @@ class PolicyDataModule(LightningDataModule):
         if stage in ("fit", "validate") and (stage == "validate" or self.given["val"]):
             self._load_examples("val")
         if stage in ("test", "predict"):
-            given = self._given(stage)
-            prompts = load_prompts(given)
-            if stage == "test":
-                check_labelled(prompts, name_of(given))
-            self._verify(prompts, name_of(given))
-            self.prompt_sets[stage] = prompts
+            self.prompt_sets[stage] = self._load_prompts(stage, labelled=stage == "test")
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of this process; its order is a function of seed and epoch."""
@@ -256,6 +251,14 @@ class PolicyDataModule(LightningDataModule):
 
     def _load_train(self) -> None:
         self._load_examples("train")
+
+    def _load_prompts(self, split: str, *, labelled: bool) -> Sequence[Prompt]:
+        given = self._given(split)
+        prompts = load_prompts(given)
+        if labelled:
+            check_labelled(prompts, name_of(given))
+        self._verify(prompts, name_of(given))
+        return prompts
 
     def _load_examples(self, split: str) -> None:
         given = self._given(split)

@@ -14,7 +14,7 @@ from mstar_pl.data.datamodule import ExampleSet, PolicyDataModule
 from mstar_pl.data.interval import interval
 from mstar_pl.data.labelled import check_labelled
 from mstar_pl.data.records import View
-from mstar_pl.data.sources.given import Given, load_prompts, name_of
+from mstar_pl.data.sources.given import Given
 from mstar_pl.data.store import RolloutStore
 from mstar_pl.types import InputError, Prompt
 
@@ -111,9 +111,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
         return super().train_dataloader()
 
     def _load_train(self) -> None:
-        given = self._given("prompts")
-        path, prompts = name_of(given), load_prompts(given)
-        self._verify(prompts, path)
+        path, prompts = self.source_name("prompts"), self._load_prompts("prompts", labelled=False)
         self.all_prompts, self._labelled, self._unlabelled = prompts, [], []
         for place, prompt in enumerate(prompts):
             (self._unlabelled if prompt.answer is None else self._labelled).append(place)
@@ -125,10 +123,7 @@ class SelfEvolvingDataModule(PolicyDataModule):
             lacking = "unlabelled" if self._labelled else "labelled"
             raise InputError(f"{path}: no {lacking} prompt; hide the answers of some with mstar-pl data hide")
         if self.given["val_prompts"]:
-            given = self._given("val_prompts")
-            path, self.val_prompts = name_of(given), load_prompts(given)
-            check_labelled(self.val_prompts, path)
-            self._verify(self.val_prompts, path)
+            self.val_prompts = self._load_prompts("val_prompts", labelled=True)
         interval(len(self._labelled), self.interval, 0, self.seed)
 
 
