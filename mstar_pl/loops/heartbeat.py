@@ -141,8 +141,8 @@ class Heartbeat(Callback):
         """
         if self._thread is not None and not isinstance(exception, InputError | SystemExit):
             time.sleep(4 * PERIOD)
-            for beat in map(self._read, self._others()):
-                if beat and not beat["ended"]:
+            for beat in self._others().values():
+                if not beat["ended"]:
                     log.error("%s: %s", _name(beat), _doing(beat))
         self._state["code"] = 2 if isinstance(exception, InputError) else 1
         self._end("asked to end" if isinstance(exception, SystemExit) else "failed")
@@ -152,8 +152,7 @@ class Heartbeat(Callback):
         self._end("done")
 
     def _step(self) -> None:
-        phases, steps = self._place
-        self._place = (phases, steps + 1)
+        self._place = (self._place[0], self._place[1] + 1)
 
     def _end(self, how: str) -> None:
         if self._thread is not None:
@@ -171,8 +170,13 @@ class Heartbeat(Callback):
                 temporary.write_text(json.dumps(beat))
             self._phase = beat["phase"]
 
-    def _others(self) -> list[int]:
-        return [rank for rank in range(self.processes.num) if rank != self.processes.rank]
+    def _others(self) -> dict[int, dict[str, Any]]:
+        """Return what the others wrote last, by rank, but for those that cannot be read just now."""
+        found = {}
+        for rank in {*range(self.processes.num)} - {self.processes.rank}:
+            with suppress(OSError, ValueError):
+                found[rank] = json.loads((self._folder / f"rank-{rank}.json").read_text())
+        return found
 
     def _watch(self) -> None:
         seen: dict[int, _Seen] = {}
@@ -183,19 +187,18 @@ class Heartbeat(Callback):
             stood, last = max(0.0, now - last - 4 * PERIOD), now
             try:
                 self._beat("")
-                beats = {rank: self._read(rank) for rank in self._others()}
             except OSError:  # a full disk, a network file system that is away: the next round tells more
                 continue
-            for rank, beat in beats.items():
-                if beat:
-                    seen.setdefault(rank, _Seen(beat)).look(beat, self._place, stood)
-                    self._judge(seen[rank])
+            for rank, beat in self._others().items():
+                seen.setdefault(rank, _Seen(beat)).look(beat, self._place, stood)
+                self._judge(seen[rank])
 
     def _judge(self, other: _Seen) -> None:
         beat, who = other.beat, _name(other.beat)
         if beat["asked"] or beat["ended"] == "asked to end":
             self.interruption.ask()
-        is_gone = _is_dead(beat) or (beat["host"] != socket.gethostname() and other.silent > self.limit)
+        is_here = beat["host"] == socket.gethostname()
+        is_gone = _is_dead(beat["pid"]) if is_here else other.silent > self.limit
         if beat["ended"] == "left":
             self._leave(f"{who} left; its message says why", beat["code"])
         elif beat["ended"] == "failed":
@@ -214,12 +217,6 @@ class Heartbeat(Callback):
         here = f"Process {self.processes.rank}, at {_at()}, leaves; start again with --ckpt_path last\n"
         os.write(2, f"{reason}. {here}".encode())
         os._exit(code)
-
-    def _read(self, rank: int) -> dict[str, Any]:
-        """Return what a process wrote last, or nothing where it cannot be read just now."""
-        with suppress(OSError, ValueError):
-            return json.loads((self._folder / f"rank-{rank}.json").read_text())
-        return {}
 
 
 @dataclass
@@ -269,12 +266,10 @@ def _at() -> str:
     return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
 
 
-def _is_dead(beat: dict[str, Any]) -> bool:
+def _is_dead(pid: int) -> bool:
     """Tell whether a process of this machine is gone, or waits as a zombie for its parent to notice."""
-    if beat["host"] != socket.gethostname():
-        return False
     try:
-        state = Path(f"/proc/{beat['pid']}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return Path("/proc/self/stat").exists()
     return state in "ZX"
