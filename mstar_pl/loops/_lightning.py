@@ -166,16 +166,6 @@ def collective_timeout(trainer: Trainer) -> timedelta:
     return getattr(trainer.strategy, "_timeout", None) or default_pg_timeout
 
 
-def install(trainer: Trainer, loop: PhasedFitLoop) -> None:
-    """Replace the trainer's fit loop."""
-    trainer.fit_loop = loop
-
-
-def fresh_optimizers(trainer: Trainer) -> None:
-    """Build optimizer and schedule anew, as at the start of `fit`."""
-    trainer.strategy.setup_optimizers(trainer)
-
-
 def log_metrics(trainer: Trainer, metrics: dict[str, Any]) -> None:
     """Send metrics to every logger, at the current optimizer step."""
     for logger in trainer.loggers:

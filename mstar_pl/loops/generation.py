@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from mstar_pl.data.evolving import SelfEvolvingDataModule
 from mstar_pl.data.store import RolloutStore
-from mstar_pl.loops._lightning import StatefulLoop, fresh_optimizers, log_metrics
+from mstar_pl.loops._lightning import StatefulLoop, log_metrics
 from mstar_pl.loops.evolution import Evolution, Policy
 from mstar_pl.loops.fingerprint import fingerprint
 from mstar_pl.loops.health import check_disk, check_memory, check_rollouts, checkpoint_bytes, rollout_bytes
@@ -93,22 +93,14 @@ class GenerationLoop(StatefulLoop):
         Raises:
             InputError: Nothing was selected, so there is nothing to train on, or the policy has collapsed.
         """
-        prompts = self.data.interval_prompts(iteration)
-        if self.data.store.manifest(iteration) is None:
-            former = self.data.store.manifest(iteration - 1) if iteration else None
-            check_disk(
-                Path(self.trainer.default_root_dir),
-                iteration,
-                rollout_bytes(prompts, self.evolution.sampling, former)
-                + checkpoint_bytes(self.trainer.lightning_module),
-            )
-        manifest = self.fill(
-            self.data.store,
-            iteration,
-            prompts,
-            [replace(self.evolution.sampling, temperature=self.temperature)],
-            selection=self.evolution.selection,
-        )
+        prompts, store = self.data.interval_prompts(iteration), self.data.store
+        if store.manifest(iteration) is None:
+            former = store.manifest(iteration - 1) if iteration else None
+            needed = rollout_bytes(prompts, self.evolution.sampling, former)
+            needed += checkpoint_bytes(self.trainer.lightning_module)
+            check_disk(Path(self.trainer.default_root_dir), iteration, needed)
+        sampling = replace(self.evolution.sampling, temperature=self.temperature)
+        manifest = self.fill(store, iteration, prompts, [sampling], selection=self.evolution.selection)
         self._sleep()
         self._fingerprint = manifest["fingerprint"]
         metrics = manifest["metrics"]
@@ -121,7 +113,7 @@ class GenerationLoop(StatefulLoop):
             metrics["reward/selected"],
             100 * metrics["reward/solved_prompts"],
         )
-        folder = self.data.store.folder(iteration)
+        folder = store.folder(iteration)
         check_rollouts(iteration, manifest, folder, self.temperature, self.evolution.max_degenerate)
 
     def fill(
@@ -242,18 +234,17 @@ class GenerationLoop(StatefulLoop):
             with isolate_rng():
                 self.policy.restart_policy()
         if self.evolution.restart_optimizer:
-            fresh_optimizers(self.trainer)
+            self.trainer.strategy.setup_optimizers(self.trainer)  # as at the start of `fit`
 
     def log_seconds(self) -> None:
         """Log how long each phase took since the last call, and the peak memory of the process."""
         metrics = {name: spent - self._logged.get(name, 0.0) for name, spent in self.seconds.items()}
         self._logged = dict(self.seconds)
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if torch.cuda.is_available():
-            metrics["train/peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        else:
-            metrics["train/peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        peaks = self.heartbeat.processes.gather(metrics["train/peak_memory_gib"])
-        log_metrics(self.trainer, metrics | {"train/peak_memory_gib": max(peaks)})
+            peak = torch.cuda.max_memory_allocated()
+        peaks = self.heartbeat.processes.gather(peak)
+        log_metrics(self.trainer, metrics | {"train/peak_memory_gib": max(peaks) / 2**30})
 
     @property
     def policy(self) -> Policy:
@@ -313,8 +304,7 @@ class GenerationLoop(StatefulLoop):
             lmm, tolerance = self.policy.lmm, self.evolution.parity_tolerance
             if tolerance is None:
                 kinds = {lmm.dtype, engine.dtype or lmm.dtype, str(self.trainer.precision)}
-                exact = kinds <= {"float32", "32-true"}
-                tolerance = 0.02 if exact else 0.5
+                tolerance = 0.02 if kinds <= {"float32", "32-true"} else 0.5
             gap = check_parity(engine, lmm, self.policy.model, self.data.prompts[:2], tolerance=tolerance)
             self._probed = True
             log.info("engine and training model agree: largest gap %.4f nats", gap)

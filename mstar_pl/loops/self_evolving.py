@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStr
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mstar_pl.data.durable import left_of, locked
-from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, install, leave_signals
+from mstar_pl.loops._lightning import FolderCheckpoint, PhasedFitLoop, leave_signals
 from mstar_pl.loops.environment import check_reachable
 from mstar_pl.loops.evolution import Evolution
 from mstar_pl.loops.generation import GenerationLoop
@@ -122,7 +122,7 @@ class SelfEvolvingTrainer(Trainer):
         self.heartbeat = Heartbeat(self.interruption)
         self.callbacks.insert(0, self.heartbeat)  # type: ignore[attr-defined] # set by theirs
         if evolution is not None:
-            install(self, SelfEvolvingLoop(self, evolution))
+            self.fit_loop = SelfEvolvingLoop(self, evolution)
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
         """Train as Lightning's Trainer does, alone in `default_root_dir`.
