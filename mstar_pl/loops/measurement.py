@@ -30,13 +30,11 @@ class Evaluation:
         step: Optimizer steps behind the policy.
         accuracy: Share of correct answers among the decided ones.
         num_correct: Correct answers; the best policy is chosen by them, so that undecided ones do not help.
-        num_undecided: Answers that the check could not decide.
     """
 
     step: int
     accuracy: Interval
     num_correct: int
-    num_undecided: int
 
 
 class Measurement:
@@ -73,13 +71,8 @@ class Measurement:
         outcomes = [found[prompt.id] for prompt in prompts]
         self._greedy = {key: outcome == "correct" for key, outcome in found.items() if outcome != "undecided"}
         accuracy = decided_accuracy(outcomes) or Interval(0.0, 0.0, 1.0)
-        self.evaluation = Evaluation(
-            step=trainer.global_step,
-            accuracy=accuracy,
-            num_correct=outcomes.count("correct"),
-            num_undecided=outcomes.count("undecided"),
-        )
-        undecided = self.evaluation.num_undecided / len(prompts)
+        num_correct, undecided = outcomes.count("correct"), outcomes.count("undecided") / len(prompts)
+        self.evaluation = Evaluation(step=trainer.global_step, accuracy=accuracy, num_correct=num_correct)
         log_metrics(trainer, named("eval/accuracy", accuracy) | {"eval/undecided": undecided})
         log.info(
             "step %d: validation accuracy %.1f %% (%.1f to %.1f)",
