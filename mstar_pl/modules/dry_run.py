@@ -115,7 +115,9 @@ def dry_run(
             ledger.note(tensor, "weights")
         for parameter in module.parameters():
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(partial(_mark_gradient, ledger))
+                parameter.register_post_accumulate_grad_hook(
+                    lambda one: ledger.mark(cast(Tensor, one.grad), "gradients")
+                )
         with ledger:
             for _ in range(2):
                 _step(module, optimizer, batch, 1 + accumulates, ledger)
@@ -162,11 +164,6 @@ def _put_on_cpu(module: nn.Module) -> None:
                 if isinstance(old, nn.Parameter):
                     new = nn.Parameter(new, requires_grad=old.requires_grad)
                 own[name] = found[old] = new  # type: ignore[assignment]
-
-
-def _mark_gradient(ledger: _Ledger, parameter: Tensor) -> None:
-    assert parameter.grad is not None
-    ledger.mark(parameter.grad, "gradients")
 
 
 class _Ledger(TorchDispatchMode):
@@ -226,8 +223,7 @@ class _Ledger(TorchDispatchMode):
         return result
 
     def _kind(self, tensor: Tensor) -> Kind | None:
-        number = self._alive.get(id(tensor.untyped_storage()))
-        return None if number is None else self.kinds[number]
+        return self.kinds.get(self._alive.get(id(tensor.untyped_storage()), -1))
 
 
 def _places(args: Sequence[Any]) -> list[Any]:

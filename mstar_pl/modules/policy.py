@@ -181,6 +181,5 @@ class PolicyModule(LMMModule):
 
     def answer(self, prompts: list[Prompt]) -> list[RolloutGroup]:
         """Answer prompts with the weights as they are, in this process."""
-        return TransformersEngine(self.lmm, self.model, batch_size=len(prompts)).generate(
-            prompts, self.sampling
-        )
+        engine = TransformersEngine(self.lmm, self.model, batch_size=len(prompts))
+        return engine.generate(prompts, self.sampling)
