@@ -200,12 +200,10 @@ class LMM(ModelParts):
             InputError: The model folder has no template.
         """
         content = [*[{"type": "image"}] * num_images, {"type": "text", "text": text}]
-        system = (
-            [{"role": "system", "content": [{"type": "text", "text": self.system_prompt}]}]
-            if self.system_prompt
-            else []
-        )
-        messages = [*system, {"role": "user", "content": content}]
+        messages = [{"role": "user", "content": content}]
+        if self.system_prompt:
+            system = [{"type": "text", "text": self.system_prompt}]
+            messages.insert(0, {"role": "system", "content": system})
         files.check_template(self.path, self.processor)
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 

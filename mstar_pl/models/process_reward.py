@@ -196,13 +196,10 @@ class ProcessRewardModel:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        counts = [len(ends) for _, ends in tails]
-        rows_S = torch.arange(len(tails), device=device).repeat_interleave(
-            torch.tensor(counts, device=device)
-        )
-        places_S = torch.tensor([end for _, ends in tails for end in ends], device=device)
+        rows_S = [row for row, (_, ends) in enumerate(tails) for _ in ends]
+        places_S = [end for _, ends in tails for end in ends]
         scores_S = self.read_out(self.model, hidden_KRH[rows_S, places_S]).sigmoid()
-        return [tuple(part.tolist()) for part in scores_S.split(counts)]
+        return [tuple(part.tolist()) for part in scores_S.split([len(ends) for _, ends in tails])]
 
 
 def _body(model: TrainedModel) -> nn.Module:
