@@ -98,7 +98,7 @@ class ProcessRewardExport(Callback):
             raise InputError(
                 f"ProcessRewardExport needs a ProcessRewardModule, not a {type(pl_module).__name__}"
             )
-        _refuse_start(pl_module, self._path(trainer))
+        _refuse_start(pl_module, _folder(trainer, self.folder, "mprm"))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export on the first process, with the last validation in the card."""
@@ -107,19 +107,10 @@ class ProcessRewardExport(Callback):
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if "val/" in name}
         measured = ", ".join(f"{name} {value:.3f}" for name, value in sorted(scores.items()))
-        path = self._path(trainer)
-        export_process_reward(
-            pl_module.lmm,
-            pl_module.model,
-            pl_module.read_out,
-            path,
-            _notes(trainer, pl_module, measured),
-            writes=trainer.is_global_zero,
-        )
+        path, text = _folder(trainer, self.folder, "mprm"), _notes(trainer, pl_module, measured)
+        writes = trainer.is_global_zero
+        export_process_reward(pl_module.lmm, pl_module.model, pl_module.read_out, path, text, writes=writes)
         log.info("process reward model exported to %s", path)
-
-    def _path(self, trainer: Trainer) -> Path:
-        return Path(self.folder or Path(trainer.default_root_dir) / "mprm")
 
 
 def _notes(trainer: Trainer, pl_module: LMMModule, measured: str) -> str:
@@ -127,8 +118,8 @@ def _notes(trainer: Trainer, pl_module: LMMModule, measured: str) -> str:
     return f"Base: {coded(pl_module.lmm.path)}. Optimizer steps: {trainer.global_step}. {measured}".strip()
 
 
-def _folder(trainer: Trainer, folder: str | None) -> Path:
-    return Path(folder or Path(trainer.default_root_dir) / "policy")
+def _folder(trainer: Trainer, folder: str | None, default: str = "policy") -> Path:
+    return Path(folder or Path(trainer.default_root_dir) / default)
 
 
 def _check(trainer: Trainer, pl_module: LightningModule, folder: str | None) -> None:

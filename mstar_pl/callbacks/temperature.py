@@ -99,25 +99,18 @@ class AdaptiveTemperature(Callback):
         began = time.perf_counter()
         curve = evolving.measurement.sweep(iteration, self.temperatures)
         validation = evolving.generation.evolution.validation
-        num, k = validation.num_samples, validation.k
-        name = f"reward_pass@{k}" if self.metric == "reward_pass" else f"pass@{num}"
+        ranked, drawn = f"reward_pass@{validation.k}", f"pass@{validation.num_samples}"
+        name = ranked if self.metric == "reward_pass" else drawn
         if not all(name in curve.get(temperature, {}) for temperature in self.temperatures):
             raise InputError(
                 f"iteration {iteration}: the sweep found no {name}; the reward gives no process score, or "
                 "every answer is undecided"
             )
-        # The first of equals: temperatures rise.
-        best = max(self.temperatures, key=lambda temperature: curve[temperature][name].mean)
-        points = ", ".join(
-            f"{temperature:g}: {100 * curve[temperature][name].mean:.1f}" for temperature in curve
-        )
+        percent = {temperature: 100 * by_name[name].mean for temperature, by_name in curve.items()}
+        best = max(percent, key=percent.__getitem__)  # the first of equals: temperatures rise
+        points = ", ".join(f"{temperature:g}: {value:.1f}" for temperature, value in percent.items())
         before, evolving.generation.temperature = evolving.generation.temperature, best
         self.chosen[iteration] = best
         log.info("%s in percent by temperature: %s", name, points)
-        log.info(
-            "temperature %g -> %g after iteration %d (%.0f s)",
-            before,
-            best,
-            iteration,
-            time.perf_counter() - began,
-        )
+        seconds = time.perf_counter() - began
+        log.info("temperature %g -> %g after iteration %d (%.0f s)", before, best, iteration, seconds)
