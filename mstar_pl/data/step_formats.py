@@ -244,8 +244,8 @@ def _from_math_shepherd_value(row: Row) -> Row:
     return _from_math_shepherd({"input": text, "label": label, "task": row.get("task") or "all"})
 
 
-_Reader = tuple[tuple[str, ...], Callable[[Row], Row]]
-_READERS: dict[StepFormat, _Reader] = {  # keys of a row, its way to a row of our own
+# Keys of a row, its way to a row of our own.
+_READERS: dict[StepFormat, tuple[tuple[str, ...], Callable[[Row], Row]]] = {
     "mstar": (("id", "images", "question", "answer", "steps", "labels"), dict),
     "stepwise": (("prompt", "completions", "labels"), _from_stepwise),
     "math_shepherd": (("input", "label", "task"), _from_math_shepherd),

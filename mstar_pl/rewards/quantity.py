@@ -50,10 +50,9 @@ _SCALES: tuple[dict[str, float], ...] = (
 )
 _ALIASES = {
     "percent": "%", "meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm",
-    "millimetre": "mm", "kilometer": "km", "kilometre": "km", "gram": "g", "kilogram": "kg", 
-    "milligram": "mg",
-    "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h", "liter": "l", "litre": "l",
-    "milliliter": "ml", "millilitre": "ml",
+    "millimetre": "mm", "kilometer": "km", "kilometre": "km", "gram": "g", "kilogram": "kg",
+    "milligram": "mg", "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h", "liter": "l", 
+    "litre": "l", "milliliter": "ml", "millilitre": "ml",
 }  # fmt: skip
 
 
