@@ -70,8 +70,8 @@ class BestPolicyExport(Callback):
         if evaluation is None or evaluation.num_correct <= self.best_correct:
             return
         self.best_correct, self.best_step = evaluation.num_correct, evaluation.step
-        accuracy = "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * value for value in evaluation.accuracy))
-        _export(trainer, pl_module, self.folder, f"Greedy validation accuracy: {accuracy}.")
+        measured = f"Greedy validation accuracy: {evaluation.accuracy.percent}."
+        _export(trainer, pl_module, self.folder, measured)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the best policy was."""

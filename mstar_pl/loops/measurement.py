@@ -74,11 +74,7 @@ class Measurement:
         num_correct, undecided = outcomes.count("correct"), outcomes.count("undecided") / len(prompts)
         self.evaluation = Evaluation(step=trainer.global_step, accuracy=accuracy, num_correct=num_correct)
         log_metrics(trainer, named("eval/accuracy", accuracy) | {"eval/undecided": undecided})
-        log.info(
-            "step %d: validation accuracy %.1f %% (%.1f to %.1f)",
-            trainer.global_step,
-            *(100 * value for value in accuracy),
-        )
+        log.info("step %d: validation accuracy %s", trainer.global_step, accuracy.percent)
         if self.generation.evolution.validation.num_samples:
             for by_name in self._sample("dynamics", iteration, [self.generation.temperature]).values():
                 for name, interval in by_name.items():

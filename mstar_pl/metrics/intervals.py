@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_LEVEL = 0.95
 _CHUNK = 2**22  # numbers resampled at once, so that memory stays bounded
 
 
@@ -18,11 +19,18 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def percent(self) -> str:
+        """The interval of a share, as text in percent.
 
-def bootstrap_interval(
-    values: Sequence[float] | ArrayLike, level: float = 0.95, num_resamples: int = 10_000, seed: int = 0
-) -> Interval:
-    """Return the mean of one value per prompt with its percentile bootstrap interval.
+        >>> Interval(0.5, 0.25, 0.75).percent
+        '50.0 % (25.0 to 75.0)'
+        """
+        return "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * value for value in self))
+
+
+def bootstrap_interval(values: ArrayLike, num_resamples: int = 10_000, seed: int = 0) -> Interval:
+    """Return the mean of one value per prompt with its 95 % percentile bootstrap interval.
 
     Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. The mean of a resample of
     values that are all 0 or 1 is a binomial count over n, so these are drawn directly, which is the same
@@ -30,7 +38,6 @@ def bootstrap_interval(
 
     Args:
         values: One value per prompt, e.g. 1 for correct and 0 for wrong; at least one, all finite.
-        level: Confidence level, in (0, 1).
         num_resamples: Number of bootstrap resamples.
         seed: Seed of the resampling.
 
@@ -40,23 +47,17 @@ def bootstrap_interval(
     >>> bootstrap_interval([2.0, 2.0])
     Interval(mean=2.0, low=2.0, high=2.0)
     """
-    array = _checked(values, level, num_resamples)
+    array = _checked(values, num_resamples)
     rng = np.random.default_rng(seed)
     if np.isin(array, (0.0, 1.0)).all():
         means = rng.binomial(array.size, array.mean(), size=num_resamples) / array.size
     else:
         means = _resampled_means(array, num_resamples, rng)
-    return _percentiles(array, means, level)
+    return _percentiles(array, means)
 
 
-def paired_difference(
-    a: Sequence[float] | ArrayLike,
-    b: Sequence[float] | ArrayLike,
-    level: float = 0.95,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """Return the mean of `a - b` over the same prompts with its percentile bootstrap interval.
+def paired_difference(a: ArrayLike, b: ArrayLike, num_resamples: int = 10_000, seed: int = 0) -> Interval:
+    """Return the mean of `a - b` over the same prompts with its 95 % percentile bootstrap interval.
 
     Whole prompts are resampled (Efron & Tibshirani 1993, section 8.3, for paired data), so what the two
     policies have in common cancels; an interval without 0 says that they differ.
@@ -65,12 +66,12 @@ def paired_difference(
     >>> interval.mean, 0.2 < interval.low < interval.high < 0.3
     (0.25, True)
     """
-    first, second = _checked(a, level, num_resamples), _checked(b, level, num_resamples)
+    first, second = _checked(a, num_resamples), _checked(b, num_resamples)
     if first.shape != second.shape:
         raise ValueError(f"paired values must be of the same prompts, got {first.size} and {second.size}")
     differences = first - second
     means = _resampled_means(differences, num_resamples, np.random.default_rng(seed))
-    return _percentiles(differences, means, level)
+    return _percentiles(differences, means)
 
 
 def weighted_sum(intervals: Sequence[Interval], weights: Sequence[float]) -> Interval:
@@ -91,14 +92,14 @@ def weighted_sum(intervals: Sequence[Interval], weights: Sequence[float]) -> Int
     return Interval(mean, mean - below**0.5, mean + above**0.5)
 
 
-def _checked(values: Sequence[float] | ArrayLike, level: float, num_resamples: int) -> NDArray[np.float64]:
+def _checked(values: ArrayLike, num_resamples: int) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"expected at least one value per prompt in one dimension, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError("values must be finite; leave out prompts without a value")
-    if not 0 < level < 1 or num_resamples < 1:
-        raise ValueError("level must lie in (0, 1) and num_resamples must be at least 1")
+    if num_resamples < 1:
+        raise ValueError("num_resamples must be at least 1")
     return array
 
 
@@ -116,6 +117,6 @@ def _resampled_means(
     )
 
 
-def _percentiles(array: NDArray[np.float64], means: NDArray[np.float64], level: float) -> Interval:
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+def _percentiles(array: NDArray[np.float64], means: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Interval(float(array.mean()), float(low), float(high))

@@ -49,7 +49,7 @@ def test_same_seed_same_interval_and_pairing_narrows():
     [
         lambda: bootstrap_interval([]),
         lambda: bootstrap_interval([1.0, float("nan")]),
-        lambda: bootstrap_interval([1.0], level=1.0),
+        lambda: bootstrap_interval([1.0], num_resamples=0),
         lambda: paired_difference([1.0, 0.0], [1.0]),
     ],
 )
