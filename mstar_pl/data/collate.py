@@ -8,7 +8,7 @@ from typing import Protocol
 import PIL.Image
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from mstar_pl.data.images import load_image
 from mstar_pl.types import Example, InputError, Prompt
@@ -109,21 +109,15 @@ def join_responses(
         Model inputs with `input_ids_BT` and `attention_mask_BT`, and where each response begins.
     """
     mask_BP = prompts["attention_mask"].bool()
-    starts = mask_BP.sum(1).tolist()
-    width = max(start + len(ids) for start, ids in zip(starts, responses, strict=True))
+    zeros, ones = ([[value] * len(ids) for ids in responses] for value in (0, 1))
+    tails = {"input_ids": responses, "attention_mask": ones}
     fills = {"input_ids": encoder.pad_token_id}
-    batch = {}
-    for key, value in prompts.items():
-        if key not in TEXT_KEYS:
-            batch[key] = value
-            continue
-        batch[key] = torch.full((len(responses), width), fills.get(key, 0), dtype=value.dtype)
-        for row, start in enumerate(starts):
-            batch[key][row, :start] = value[row, mask_BP[row]]
-    for row, (ids, start) in enumerate(zip(responses, starts, strict=True)):
-        batch["input_ids"][row, start : start + len(ids)] = torch.tensor(ids)
-        batch["attention_mask"][row, start : start + len(ids)] = 1
-    return batch, starts
+    batch = dict(prompts)
+    for key in prompts.keys() & {*TEXT_KEYS}:
+        parts = zip(prompts[key], mask_BP, tails.get(key, zeros), strict=True)
+        rows = [torch.cat([row_P[mask_P], row_P.new_tensor(tail)]) for row_P, mask_P, tail in parts]
+        batch[key] = pad_sequence(rows, batch_first=True, padding_value=fills.get(key, 0))
+    return batch, mask_BP.sum(1).tolist()
 
 
 def with_blank_image(encoder: Encoder, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -140,13 +134,10 @@ def with_blank_image(encoder: Encoder, batch: Mapping[str, Tensor]) -> dict[str,
     if "labels" in batch:
         blank["labels"] = torch.full_like(blank["input_ids"], IGNORE)
     fills = {"input_ids": encoder.pad_token_id, "labels": IGNORE}
-    width = max(batch["input_ids"].shape[1], blank["input_ids"].shape[1])
     joined = {**blank, **batch}
     for key in blank.keys() & batch.keys():
-        parts = (batch[key], blank[key])
-        joined[key] = torch.cat(
-            [pad(part, (0, width - part.shape[1]), value=fills.get(key, 0)) for part in parts]
-        )
+        rows = [*batch[key], *blank[key]]
+        joined[key] = pad_sequence(rows, batch_first=True, padding_value=fills.get(key, 0))
     return joined
 
 
