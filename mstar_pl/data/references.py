@@ -97,6 +97,4 @@ def _archive(path: str, process: int) -> ZipFile:
         ) from None
 
 
-@lru_cache(maxsize=4096)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder)
+_real = lru_cache(maxsize=4096)(os.path.realpath)

@@ -115,8 +115,7 @@ def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> bytes | None
         poller.register(descriptor, select.POLLIN)
         if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
             return None
-        chunk = os.read(descriptor, 65536)
-        if not chunk:
+        if not (chunk := os.read(descriptor, 65536)):
             return None
         received += chunk
     return received.strip()
