@@ -80,7 +80,8 @@ class ShardFolder:
 
     def append(self, rows: Sequence[Mapping[str, Any]], fingerprint: str, rank: int = 0) -> Path:
         """Write rows as the next shard of a process."""
-        number = len(list(self.folder.glob(f"rank-{rank}-*.parquet")))
+        taken = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"rank-{rank}-*.parquet")]
+        number = max(taken, default=-1) + 1
         path = self.folder / f"rank-{rank}-{number:05d}.parquet"
         table = pa.Table.from_pylist(list(rows), self.schema.with_metadata({_FINGERPRINT: fingerprint}))
         with written_whole(path) as temporary:

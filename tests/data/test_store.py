@@ -87,6 +87,14 @@ def test_a_missing_shard_is_named(store, prompts):
         store.examples(0)
 
 
+def test_the_next_shard_takes_the_place_of_none(store, prompts):
+    store.begin(0, "p")
+    paths = [store.append(0, [scored(prompt)], "p") for prompt in prompts[:3]]
+    paths[1].unlink()
+    store.append(0, [scored(prompts[3])], "p")
+    assert store.begin(0, "p") == {prompts[place].id for place in (0, 2, 3)}
+
+
 def test_datasets_reads_it(store, prompts, tmp_path):
     store.begin(0, "p")
     path = store.append(0, [scored(prompt) for prompt in prompts], "p")
