@@ -65,10 +65,7 @@ def written_new(folder: Path) -> Iterator[Path]:
     put_back(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists; remove it, or give another folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); give another folder") from None
+    _make(folder.parent, folder)
     with written_whole(folder) as temporary:
         yield temporary
 
@@ -112,9 +109,9 @@ def locked(folder: Path) -> Iterator[None]:
     """Have a folder for this process alone; the system gives it back when the process dies.
 
     Raises:
-        InputError: Another process has it; names host, process and since when.
+        InputError: Another process has it; names host, process and since when. Or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder, folder)
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,6 +133,14 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             _held.discard(file)
             file.truncate(0)
+
+
+def _make(folder: Path, output: Path) -> None:
+    """Make the folder that an output needs."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be made ({error.strerror}); give another folder") from None
 
 
 def _owner(lock: str) -> str:

@@ -132,6 +132,12 @@ with locked(pathlib.Path({str(tmp_path)!r})):
         first.wait()
 
 
+def test_a_file_is_no_folder_to_have(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file: cannot be made \(File exists\); give another folder"):
+        locked(tmp_path / "file").__enter__()
+
+
 def test_a_lock_of_a_dead_process_is_taken_over(tmp_path, caplog):
     (tmp_path / LOCK).write_text(json.dumps({"host": "far", "pid": 7, "since": "2026-01-01T00:00:00+00:00"}))
     with locked(tmp_path):
