@@ -118,21 +118,21 @@ def write_split(source: Given, out: Path, test: int, val: int, percent: float, s
     Raises:
         InputError: The source is at fault, a prompt has no answer, there are too few, or `out` exists.
     """
-    prompts = load_prompts(source)
-    check_labelled(prompts, name_of(source))
-    keys = image_groups(prompts, name_of(source))
-    parts = split_places(keys, {"test": test, "val": val}, percent, seed)
-    chosen: dict[str, Sequence[Prompt]] = {name: View(prompts, places) for name, places in parts.items()}
-    written = {
-        "source": name_of(source),
-        **_described(source),
-        "source_sha256": file_digest(Path(name_of(source))) if Path(name_of(source)).exists() else None,
-        "seed": seed,
-        "percent": percent,
-        "num_prompts": {"source": len(prompts)} | {name: len(part) for name, part in chosen.items()},
-        "rows_sha256": {name: records_digest(part) for name, part in chosen.items()},
-    }
-    with written_new(out) as folder:
+    with written_new(out) as folder:  # refuses it first
+        prompts = load_prompts(source)
+        check_labelled(prompts, name_of(source))
+        keys = image_groups(prompts, name_of(source))
+        parts = split_places(keys, {"test": test, "val": val}, percent, seed)
+        chosen: dict[str, Sequence[Prompt]] = {name: View(prompts, places) for name, places in parts.items()}
+        written = {
+            "source": name_of(source),
+            **_described(source),
+            "source_sha256": file_digest(Path(name_of(source))) if Path(name_of(source)).exists() else None,
+            "seed": seed,
+            "percent": percent,
+            "num_prompts": {"source": len(prompts)} | {name: len(part) for name, part in chosen.items()},
+            "rows_sha256": {name: records_digest(part) for name, part in chosen.items()},
+        }
         for name, file in {"labelled": "train", "test": "test", "val": "val"}.items():
             write_jsonl(folder / f"{file}.jsonl", (prompt.to_json() for prompt in chosen[name]))
         both = chain(chosen["labelled"], map(hidden, chosen["unlabelled"]))

@@ -88,7 +88,7 @@ def test_sizes_out_of_range_are_refused(test, percent):
         split_places([1, 2, 3], {"test": test}, percent, seed=0)
 
 
-def test_a_split_is_made_again_from_its_seed_and_says_what_it_is(source, tmp_path):
+def test_a_split_is_made_again_from_its_seed_and_says_what_it_is(source, tmp_path, capsys):
     for out, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         assert split(source, tmp_path / out, "--seed", seed) == 0
     written = [json.loads((tmp_path / out / "split.json").read_text()) for out in "abc"]
@@ -100,7 +100,8 @@ def test_a_split_is_made_again_from_its_seed_and_says_what_it_is(source, tmp_pat
     assert written[0]["options"]["images"] == str(source.parent / "data_images")
     assert written[0]["num_prompts"].keys() == {"source", "labelled", "unlabelled", "test", "val"}
     assert len(written[0]["source_sha256"]) == 64
-    assert split(source, tmp_path / "a") == 2, "parts of two splits do not come into one folder"
+    assert split(tmp_path / "none", tmp_path / "a") == 2, "parts of two splits do not come into one folder"
+    assert "a: exists; remove it" in capsys.readouterr().err, "which is found out first"
 
 
 def test_too_few_prompts_are_refused():
