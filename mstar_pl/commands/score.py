@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from mstar_pl.types import InputError
+
 
 def score(
     process_reward: str,
@@ -35,6 +37,10 @@ def score(
     from mstar_pl.evaluation.scoring import read_responses, score_responses
     from mstar_pl.models.process_reward import ProcessRewardModel
 
+    if shard < 1:
+        raise InputError(f"--shard {shard}: must be at least 1")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the name of a file")
     prompts = {prompt.id: prompt for prompt in read_prompts(questions)}
     grouped = read_responses(responses, prompts)
     model = ProcessRewardModel.load(process_reward, dtype=dtype)

@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
+from mstar_pl.cli import main
 from mstar_pl.data.format import split_steps
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.evaluation.scoring import read_responses, score_responses
@@ -171,3 +172,17 @@ def test_scores_of_other_settings_or_responses_are_set_aside(model, by_id, tmp_p
     assert [row["response"] for row in rows if row["id"] == "p3"] == change.get("grouped", GROUPED)["p3"]
     aside = tmp_path / "shards.stale-1"
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == old
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("--shard", "0", "--shard 0: must be at least 1"),
+        ("--shard", "-1", "--shard -1: must be at least 1"),
+        ("--out", ".", ".: is a folder; give the name of a file"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_anything_is_read(option, value, reason, capsys):
+    run = ["score", "--process_reward", "none", "--questions", "none", "--responses", "none", "--out", "none"]
+    assert main([*run, option, value]) == 2
+    assert capsys.readouterr().err == f"mstar-pl: error: {reason}\n"
