@@ -42,8 +42,13 @@ def read_examples(path: str | Path) -> Sequence[Example]:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows under a temporary name and rename: a half-written file is never taken for a whole one."""
-    path = Path(path)
+    """Write rows under a temporary name and rename: a half-written file is never taken for a whole one.
+
+    Raises:
+        InputError: A folder has the name; no row is asked for then.
+    """
+    if (path := Path(path)).is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

@@ -114,6 +114,8 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError):
         write_jsonl(path, rows())
     assert path.read_text() == '{"a": 1}\n'
+    with pytest.raises(InputError, match="is a folder; give the name of a file"):
+        write_jsonl(tmp_path, rows())
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "P", "L", "LA", "RGBA", "1", "I;16"])
