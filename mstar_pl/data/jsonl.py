@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -143,7 +144,7 @@ def decode_object(line: bytes) -> dict[str, Any]:
         ValueError: It is not UTF-8, not JSON, or not an object.
     """
     try:
-        row = json.loads(line.decode(), parse_constant=_refuse_constant)
+        row = json.loads(line.decode(), parse_constant=_finite, parse_float=_finite)
         if b"\\u" in line:
             json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no character
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
@@ -155,8 +156,10 @@ def decode_object(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is not a finite number")
+    return value
 
 
 def decode_prompt(root: Path, number: int, row: dict[str, Any]) -> Prompt:

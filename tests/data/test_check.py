@@ -66,7 +66,7 @@ FAULTS = [
     (b'{"id": "\xe9"}', "not UTF-8 (invalid continuation byte)"),
     ('{"id": "\\ud800", "images": [], "question": "?", "answer": "2"}', "not UTF-8 (surrogates not allowed)"),
     ("\ufeff" + json.dumps(GOOD | {"id": "bom"}), "not valid JSON (Unexpected UTF-8 BOM"),
-    ('{"id": "x", "images": [], "question": "?", "answer": NaN}', "NaN is not JSON"),
+    ('{"id": "x", "images": [], "question": "?", "answer": NaN}', "NaN is not a finite number"),
     (GOOD, "id 'good' was already used in line 1"),
     (GOOD | {"id": "float", "answer_type": "float", "answer": "nan"}, "answer 'nan' is not finite"),
     (GOOD | {"id": "long", "answer": "7" * 1_000_000}, "has 1000000 characters, over 100000"),

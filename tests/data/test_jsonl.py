@@ -50,7 +50,9 @@ def test_null_is_unlabelled_and_float_precision_is_read_as_a_count(tmp_path):
     ("row", "reason"),
     [
         ("{broken", "not valid JSON"),
-        ('{"id": NaN}', "NaN is not JSON"),
+        ('{"id": NaN}', "NaN is not a finite number"),
+        (json.dumps(GOOD | {"id": "2", "precision": 1})[:-2] + "1e999}", "1e999 is not a finite number"),
+        (json.dumps(GOOD | {"id": "2", "metadata": {}})[:-2] + '"x": -1e999}}', "-1e999 is not a finite"),
         ("[1]", "expected a JSON object, got list"),
         ({"id": "2", "images": [], "question": "?"}, "'answer' is missing \\(null means unlabelled\\)"),
         (GOOD | {"id": 2}, "'id' must be a string, got int; write numbers as strings"),
