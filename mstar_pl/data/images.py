@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 from PIL import Image
+from PIL.Image import DecompressionBombError, DecompressionBombWarning
 from tqdm import tqdm
 
 from mstar_pl.data.arrow_tables import ColumnTable
@@ -33,25 +34,22 @@ WINDOW = 1024
 
 
 def load_image(image: str) -> Image.Image:
-    """Decode an image to RGB.
+    """Decode an image to RGB; where it is transparent, on white, as a page shows it.
 
     Raises:
         InputError: It is missing, truncated, not an image, or larger than Pillow's decompression-bomb limit.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("error", DecompressionBombWarning)
             with Image.open(_file(image)) as opened:
-                return opened.convert("RGB")
+                if not opened.has_transparency_data:
+                    return opened.convert("RGB")
+                white = Image.new("RGBA", opened.size, "white")
+                return Image.alpha_composite(white, opened.convert("RGBA")).convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{image}: no such image; check the path in the data file") from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except (OSError, ValueError, SyntaxError, DecompressionBombError, DecompressionBombWarning) as error:
         raise InputError(
             f"{image}: cannot be read as an image ({error}); replace it or remove its row"
         ) from None

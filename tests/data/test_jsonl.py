@@ -128,6 +128,22 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     assert image_size(str(path)) == (3, 5)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+def test_what_is_transparent_is_white_and_nothing_else_changes(tmp_path, mode):
+    """A drawing in black on a dark ground that is not to be seen."""
+    drawing = Image.new("RGBA", (16, 16), (51, 51, 51, 0))
+    drawing.paste((0, 0, 0, 255), (4, 4, 8, 8))
+    drawing = drawing.convert(mode if "A" in mode else "RGB").convert(mode)
+    hidden = {} if "A" in mode else {"transparency": drawing.getpixel((0, 0))}
+    drawing.save(tmp_path / "a.png", **hidden)
+    seen = load_image(str(tmp_path / "a.png"))
+    white, black = (255, 255, 255), (0, 0, 0)
+    assert [seen.getpixel((place, place)) for place in (3, 4, 7, 8)] == [white, black, black, white]
+    whole = Image.frombytes("RGBA", (64, 1), bytes(part for n in range(64) for part in (4 * n, 7, n, 255)))
+    whole.save(tmp_path / "b.png")
+    assert load_image(str(tmp_path / "b.png")).tobytes() == whole.convert("RGB").tobytes()
+
+
 def test_broken_images_are_named_before_training(tmp_path, prompts):
     good = prompts[0]
     data = (tmp_path / "cut.png", tmp_path / "text.png", tmp_path / "gone.png")
