@@ -9,7 +9,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mstar_pl.cli import main
-from mstar_pl.data.images import image_digest
 from mstar_pl.data.jsonl import read_examples, read_prompts
 from mstar_pl.data.step_formats import read_steps
 from tests.test_cli import CONFIGS, error_of
@@ -80,7 +79,6 @@ def test_what_was_sampled_about_another_image_is_not_used(tmp_path):
     fingerprints = []
     for color in ("red", "red", "blue"):
         Image.new("RGB", (64, 64), color).save(prompts[0].images[0])
-        image_digest.cache_clear()  # each run is a process of its own
         main(["bootstrap", *args])
         manifest = json.loads((tmp_path / "out/responses/iteration-0000/manifest.json").read_text())
         fingerprints.append(manifest["fingerprint"])

@@ -184,7 +184,8 @@ class ParquetTable(ColumnTable):
         """Return a cell that holds images; the row group's images are kept for the next call."""
         begins = np.array([0, *accumulate(group.num_rows for group in self._groups)])
         group = int(np.searchsorted(begins, place, "right")) - 1
-        return _column_chunk(str(self.path), group, column)[place - begins[group]].as_py()
+        modified = os.stat(self.path).st_mtime_ns
+        return _column_chunk(str(self.path), modified, group, column)[place - begins[group]].as_py()
 
     @cached_property
     def _metadata(self) -> pq.FileMetaData:
@@ -241,7 +242,7 @@ class ParquetTable(ColumnTable):
 
 
 @lru_cache(maxsize=4)
-def _column_chunk(path: str, group: int, column: str) -> pa.ChunkedArray:
+def _column_chunk(path: str, modified: int, group: int, column: str) -> pa.ChunkedArray:
     with pq.ParquetFile(path, memory_map=True) as file:
         return file.read_row_group(group, columns=[column], use_threads=False)[column]
 

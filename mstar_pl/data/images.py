@@ -55,10 +55,12 @@ def load_image(image: str) -> Image.Image:
         ) from None
 
 
-@lru_cache(maxsize=16384)
 def image_digest(image: str) -> str:
-    """Return the SHA-256 of an image's file, wherever it lies; those of the last 16,384 are kept."""
-    return hashlib.sha256(image_bytes(image)).hexdigest()
+    """Return the SHA-256 of an image's file, wherever it lies; those of the last 16,384 are kept.
+
+    One is taken again when the file, or the archive or table that holds the image, has another time.
+    """
+    return _digest(image, os.stat(container(image)).st_mtime_ns)
 
 
 def image_size(image: str) -> tuple[int, int]:
@@ -80,6 +82,11 @@ def image_bytes(image: str) -> bytes:
     if len(place) == 1:
         return _member(file, place[0])
     return _cell(file, place)
+
+
+@lru_cache(maxsize=16384)
+def _digest(image: str, modified: int) -> str:
+    return hashlib.sha256(image_bytes(image)).hexdigest()
 
 
 def _file(image: str) -> str | BytesIO:

@@ -76,17 +76,18 @@ def _absence(image: str) -> str | None:
 
 
 def archive(path: str) -> ZipFile:
-    """Return an open zip archive; it is kept open.
+    """Return an open zip archive; it is kept open until it is written anew.
 
     Raises:
         InputError: It cannot be read.
     """
+    modified = os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
     # A process that was forked shares the position in its parent's files: it needs one of its own.
-    return _archive(path, os.getpid())
+    return _archive(path, modified, os.getpid())
 
 
 @lru_cache(maxsize=16)
-def _archive(path: str, process: int) -> ZipFile:
+def _archive(path: str, modified: int, process: int) -> ZipFile:
     try:
         return ZipFile(path)
     except FileNotFoundError:

@@ -1,9 +1,13 @@
 """Images inside of tables: references to their cells, read by threads and processes, never held."""
 
 import base64
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from multiprocessing import get_context
+from pathlib import Path
+from zipfile import ZipFile
 
 import datasets
 import pyarrow as pa
@@ -53,6 +57,25 @@ def test_images_inside_a_table_are_references_to_their_cells(image_tables, name)
     assert image_size(cells[0]) == (5, 7)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(image_bytes, cells * 20)) == PICTURES * 20
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.zip::a.png", "a.tsv::0::image", "a.parquet::0::image"])
+def test_what_was_written_anew_is_read_anew(tmp_path, name):
+    image = f"{tmp_path}/{name}"
+    path = Path(image.partition("::")[0])
+    for picture in PICTURES[:2]:
+        if path.suffix == ".zip":
+            with ZipFile(path, "w") as archive:
+                archive.writestr("a.png", picture)
+        elif path.suffix == ".parquet":
+            pq.write_table(pa.table({"image": [{"bytes": picture, "path": None}]}), path)
+        elif path.suffix == ".tsv":
+            write_table(path, [{"image": base64.b64encode(picture).decode()}])
+        else:
+            path.write_bytes(picture)
+        os.utime(path, ns=(0, PICTURES.index(picture)))  # some file systems tell only ms apart
+        assert image_bytes(image) == picture
+        assert image_digest(image) == sha256(picture).hexdigest()
 
 
 @pytest.mark.parametrize("name", TABLES)
