@@ -43,7 +43,7 @@ class DatasetPrompts(RowSource[Prompt]):
         path: The file or folder.
         fields: Column of `id`, `question`, `answer`, `images` or `choices`, where it has a name of its own.
         answer_form: How the answer of a multiple-choice question names the choice: its `text`, a `letter`, an
-            `index` from 0, or `any` of them.
+            `index` from 0, or `any` of them, which refuses the text of one that is the letter of another.
         metadata: Columns to keep in the prompt's metadata.
         options: Options of `RowSource`: images, split, faulty.
 
@@ -71,7 +71,11 @@ class DatasetPrompts(RowSource[Prompt]):
         choices = self._choices(row)
         answer = text_or_none(self._cell(row, "answer"), "answer")
         if choices and answer is not None:
-            answer = gold_choice(answer, choices, self.answer_form)
+            given, answer = answer.strip(), gold_choice(answer, choices, self.answer_form)
+            if self.answer_form == "any" and given in choices and given != answer:
+                raise ValueError(
+                    f"answer {given!r} is the letter of {answer!r}; say in answer_form which it is"
+                )
         return Prompt(
             id=text_or_none(self._cell(row, "id"), "id") or str(number),
             question=text_of(self._cell(row, "question", needed=True), "question"),

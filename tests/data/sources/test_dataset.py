@@ -154,6 +154,7 @@ def test_cells_beside_nulls_in_columns_of_floats(tmp_path):
         ({"metadata": ["x"]}, "'metadata' must be an object"),
         ({"precision": 1.5}, "'precision' must be a whole number, got 1.5"),
         ({"precision": "1e999"}, "'precision' must be a whole number"),
+        ({"answer": " B", "choices": ["C", "A", "B"]}, "answer 'B' is the letter of 'A'; say in answer_form"),
         ({"A": "x", "B": None, "C": "y"}, "options are in the columns A, C: one is empty"),
         ({"A": None, "B": "y"}, "options are in the columns B: one is empty"),
     ],
@@ -189,6 +190,24 @@ def test_answers_that_are_indices_and_prompts_without_an_answer(tmp_path):
     rows[1] |= {"options": ["1", "0"]}
     prompts = DatasetPrompts(write_table(tmp_path / "a.parquet", rows), answer_form="index").load()
     assert [prompt.answer for prompt in prompts] == ["1", None]
+
+
+@pytest.mark.parametrize(
+    ("form", "choices", "answer"),
+    [
+        ("letter", "CAB", "A"),
+        ("text", "CAB", "B"),
+        ("any", "ABC", "B"),
+        ("any", "BBC", "B"),
+        ("any", "CAD", "A"),
+    ],
+)
+def test_choices_that_are_letters_need_to_be_told_apart_only_where_two_are_meant(
+    tmp_path, form, choices, answer
+):
+    row = {"question": "?", "choices": [*choices], "answer": "B"}
+    (prompt,) = DatasetPrompts(write_table(tmp_path / "a.jsonl", [row]), answer_form=form).load()
+    assert prompt.answer == answer
 
 
 def test_rows_at_fault_are_refused_or_skipped_with_a_count(tmp_path, caplog):
