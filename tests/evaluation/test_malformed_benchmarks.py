@@ -76,6 +76,47 @@ def test_an_empty_option_before_others_is_named(name, tmp_path):
         BENCHMARKS[name](folder).load()
 
 
+@pytest.mark.parametrize(
+    ("name", "cells", "reason"),
+    [
+        ("mathvista", {"question": None}, "field 'question' must be a string, got NoneType"),
+        ("mathvista", {"question": ["?"]}, "field 'question' must be a string, got list"),
+        ("mathvista", {"answer": 3}, "field 'answer' must be a string or null, got int"),
+        ("mathvista", {"choices": "ab"}, "'choices' must be a list of texts, got 'ab'"),
+        ("mathvista", {"precision": "inf"}, "'precision' must be a whole number, got 'inf'"),
+        ("mathvista", {"image": None}, "has no image"),
+        ("mathvista", {"image": {}}, "an image must be a path, got {}"),
+        ("mathvista", {"metadata": [1]}, r"'metadata' must be an object, or JSON as text, got \[1\]"),
+        ("mathvista", {"metadata": {"task": None}}, r"groups \[None\] must be texts"),
+        ("mathvista", {"metadata": {"skills": [["x"]]}}, r"groups \[\['x'\]\] must be texts"),
+        ("m3cot", {"id": 5}, "field 'id' must be a string"),
+        ("m3cot", {"choices": "ab"}, "'choices' must be a list of texts, got 'ab'"),
+        ("m3cot", {"choices": ["x", None]}, "'choices' must be a text, got None"),
+        ("m3cot", {"topic": 5}, r"groups \['\w+', 5\] must be texts"),
+        ("mmbench", {"index": None}, "'index' must be a text, got None"),
+        ("mmbench", {"index": "x"}, "invalid literal for int"),
+        ("mmbench", {"l2-category": 5}, "a cell is empty or of another type"),
+        ("ai2d", {"options": None}, "'options' must be a list of texts, got None"),
+        ("ai2d", {"answer": None}, "'answer' must be a text, got None"),
+        ("ai2d", {"answer": 1.5}, "invalid literal for int"),
+        ("ai2d", {"index": None}, "'index' must be a text, got None"),
+    ],
+)
+def test_cells_that_are_empty_or_of_another_kind_are_named(name, cells, reason, tmp_path):
+    folder = write_benchmark(name, tmp_path, "json" if name == "mathvista" else "jsonl")
+    (path,) = (file for file in folder.rglob("*.json*"))
+    if name == "mathvista":
+        rows = json.loads(path.read_text())
+        rows["7002"] |= cells
+        path.write_text(json.dumps(rows))
+    else:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write_jsonl(path, [rows[0], rows[1] | cells, *rows[2:]])
+    row = "testmini.json: pid 7002" if name == "mathvista" else f"{path.name}:2"
+    with pytest.raises(InputError, match=rf"{row}: .*{reason}"):
+        load(name, folder)
+
+
 def test_repeated_ids_are_refused(tmp_path):
     folder = write_benchmark("m3cot", tmp_path)
     path = folder / "data/test.jsonl"

@@ -1,11 +1,14 @@
 """Benchmarks of step judges as they are published: solutions, labels, scores."""
 
+import json
+
 import pytest
 
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.evaluation.benchmarks import STEP_BENCHMARKS
 from mstar_pl.types import InputError
 from tests.evaluation.published_solutions import (
+    processbench_rows,
     visualprocessbench_rows,
     write_processbench,
     write_visualprocessbench,
@@ -48,19 +51,51 @@ def test_a_missing_split_of_processbench_is_named(tmp_path):
         STEP_BENCHMARKS["processbench"](folder / "gsm8k.json").load()
 
 
-def test_malformed_solutions_are_named(tmp_path):
-    folder = write_visualprocessbench(tmp_path)
-    path = folder / "test.jsonl"
-    rows = visualprocessbench_rows()
-    rows[1]["response"] = {"steps": ["x"]}
-    write_jsonl(path, rows)
-    with pytest.raises(InputError, match=r"test\.jsonl:2: column 'process_correctness' is missing"):
-        STEP_BENCHMARKS["visualprocessbench"](folder).load()
-    rows[1]["response"] = '{"steps": ["x"]}'
-    write_jsonl(path, rows)
-    with pytest.raises(InputError, match=r"test\.jsonl:2: field 'response' must be an object, got str"):
-        STEP_BENCHMARKS["visualprocessbench"](folder).load()
-    rows[1]["response"] = {"steps": ["x"], "process_correctness": [2]}
-    write_jsonl(path, rows)
-    with pytest.raises(InputError, match=r"test\.jsonl:2: label 2 is not 1"):
-        STEP_BENCHMARKS["visualprocessbench"](folder).load()
+@pytest.mark.parametrize(
+    ("name", "cells", "reason"),
+    [
+        ("visualprocessbench", {"response": {"steps": ["x"]}}, "column 'process_correctness' is missing"),
+        ("visualprocessbench", {"response": ["x"]}, "'response' must be an object"),
+        (
+            "visualprocessbench",
+            {"response": {"steps": ["x"], "process_correctness": [2]}},
+            "label 2 is not 1",
+        ),
+        (
+            "visualprocessbench",
+            {"response": {"steps": "x", "process_correctness": [1]}},
+            "'steps' must be a list",
+        ),
+        (
+            "visualprocessbench",
+            {"response": {"steps": ["x"], "process_correctness": None}},
+            "a cell is empty",
+        ),
+        ("visualprocessbench", {"question": None}, "a cell is empty or of another type"),
+        ("visualprocessbench", {"data_source": None}, "'data_source' must be a text, got None"),
+        ("processbench", {"id": None}, "'id' must be a text, got None"),
+        ("processbench", {"problem": None}, "'problem' must be a text, got None"),
+        ("processbench", {"steps": "ab"}, "'steps' must be a list of texts, got 'ab'"),
+        ("processbench", {"steps": ["a", None]}, "'steps' must be a text, got None"),
+        ("processbench", {"label": None}, "'label' must be a text, got None"),
+        ("processbench", {"label": 3}, "3 steps and 4 labels"),
+    ],
+)
+def test_malformed_solutions_are_named(name, cells, reason, tmp_path):
+    if name == "processbench":
+        path, rows = write_processbench(tmp_path) / "math.json", processbench_rows("math")
+        path.write_text(json.dumps([rows[0], rows[1] | cells]))
+    else:
+        path, rows = write_visualprocessbench(tmp_path) / "test.jsonl", visualprocessbench_rows()
+        write_jsonl(path, [rows[0], rows[1] | cells])
+    row = "math.json: row 1" if name == "processbench" else "test.jsonl:2"
+    with pytest.raises(InputError, match=f"{row}: {reason}"):
+        STEP_BENCHMARKS[name](tmp_path).load()
+
+
+def test_repeated_ids_are_refused(tmp_path):
+    """Scores are kept by id: those of one solution would count for the other."""
+    path = write_processbench(tmp_path) / "math.json"
+    path.write_text(path.read_text().replace("math-1", "gsm8k-1"))
+    with pytest.raises(InputError, match="id 'gsm8k-1' is used twice"):
+        STEP_BENCHMARKS["processbench"](tmp_path).load()

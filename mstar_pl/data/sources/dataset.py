@@ -7,17 +7,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, cast, get_args
 
-from mstar_pl.data.sources.fields import (
-    AnswerForm,
-    absent,
-    check_known,
-    find,
-    gold_choice,
-    mapping_of,
-    text_of,
-    text_or_none,
-    whole_or_none,
-)
+from mstar_pl.data.sources import fields as cells
+from mstar_pl.data.sources.fields import AnswerForm
 from mstar_pl.data.sources.source import RowSource
 from mstar_pl.data.tables import Row
 from mstar_pl.types import AnswerType, Example, Prompt
@@ -60,8 +51,8 @@ class DatasetPrompts(RowSource[Prompt]):
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
-        check_known("fields", fields or {}, COLUMNS)
-        check_known("answer_form", [answer_form], get_args(AnswerForm))
+        cells.check_known("fields", fields or {}, COLUMNS)
+        cells.check_known("answer_form", [answer_form], get_args(AnswerForm))
         self.fields = fields or {}
         self.answer_form = answer_form
         self.metadata = metadata
@@ -69,48 +60,46 @@ class DatasetPrompts(RowSource[Prompt]):
     def read(self, number: int, row: Row) -> Prompt:
         """Return the prompt of a row."""
         choices = self._choices(row)
-        answer = text_or_none(self._cell(row, "answer"), "answer")
+        answer = cells.text_or_none(self._cell(row, "answer"), "answer")
         if choices and answer is not None:
-            given, answer = answer.strip(), gold_choice(answer, choices, self.answer_form)
+            given, answer = answer.strip(), cells.gold_choice(answer, choices, self.answer_form)
             if self.answer_form == "any" and given in choices and given != answer:
                 raise ValueError(
                     f"answer {given!r} is the letter of {answer!r}; say in answer_form which it is"
                 )
         return Prompt(
-            id=text_or_none(self._cell(row, "id"), "id") or str(number),
-            question=text_of(self._cell(row, "question", needed=True), "question"),
+            id=cells.text_or_none(self._cell(row, "id"), "id") or str(number),
+            question=cells.text_of(self._cell(row, "question", needed=True), "question"),
             images=self.image(self._cell(row, "images")),
             answer=answer,
             choices=choices or None,
             question_type="multi_choice" if choices else "free_form",
-            answer_type=cast(AnswerType, text_or_none(row.get("answer_type"), "answer_type") or "text"),
-            unit=text_or_none(row.get("unit"), "unit"),
-            precision=whole_or_none(row.get("precision"), "precision"),
-            query=text_or_none(row.get("query"), "query"),
+            answer_type=cast(AnswerType, cells.text_or_none(row.get("answer_type"), "answer_type") or "text"),
+            unit=cells.text_or_none(row.get("unit"), "unit"),
+            precision=cells.whole_or_none(row.get("precision"), "precision"),
+            query=cells.text_or_none(row.get("query"), "query"),
             metadata=self._metadata(row),
         )
 
     def _cell(self, row: Row, field: str, needed: bool = False) -> Any:
         names = (self.fields[field],) if field in self.fields else COLUMNS[field]
-        return find(row, names, field, needed or field in self.fields)
+        return cells.find(row, names, field, needed or field in self.fields)
 
     def _choices(self, row: Row) -> tuple[str, ...]:
         listed = self._cell(row, "choices")
-        if isinstance(listed, list):
-            return tuple(text_of(choice, "choices") for choice in listed)
-        if not absent(listed):
-            raise ValueError(f"choices must be a list, got {listed!r:.60}; name their column in fields")
+        if not cells.absent(listed):
+            return cells.texts_of(listed, "choices")
         if "A" not in row:
             return ()
         lettered = set(ascii_uppercase) - set(self.fields.values())
-        filled = "".join(sorted(name for name in lettered if not absent(row.get(name))))
+        filled = "".join(sorted(name for name in lettered if not cells.absent(row.get(name))))
         if not ascii_uppercase.startswith(filled):
             raise ValueError(f"options are in the columns {', '.join(filled)}: one is empty; fill it")
-        return tuple(text_of(row[name], name) for name in filled)
+        return tuple(cells.text_of(row[name], name) for name in filled)
 
     def _metadata(self, row: Row) -> Mapping[str, Any]:
-        return mapping_of(row.get("metadata"), "metadata") | {
-            name: find(row, (name,), name) for name in self.metadata
+        return cells.mapping_of(row.get("metadata"), "metadata") | {
+            name: cells.find(row, (name,), name) for name in self.metadata
         }
 
 
@@ -129,7 +118,7 @@ class DatasetExamples(RowSource[Example]):
 
     def read(self, number: int, row: Row) -> Example:
         """Return the example of a row."""
-        response = find(row, (self.response,), "response")
+        response = cells.find(row, (self.response,), "response")
         if not isinstance(response, str) or not response.strip():
             raise ValueError(f"{self.response!r} is empty; training needs a response for each prompt")
         return Example(prompt=self.prompts.read(number, row), response=response)

@@ -78,6 +78,19 @@ def text_or_none(cell: Any, field: str) -> str | None:
     return None if absent(cell) else text_of(cell, field)
 
 
+def texts_of(cell: Any, field: str) -> tuple[str, ...]:
+    """Return the texts or numbers of a list, as `text_of` does.
+
+    Raises:
+        ValueError: It is no list, or holds something else.
+    """
+    if not isinstance(cell, list):
+        raise ValueError(
+            f"{field!r} must be a list of texts, got {cell!r:.60}; mend it, or name another column"
+        )
+    return tuple(text_of(one, field) for one in cell)
+
+
 def whole_or_none(cell: Any, field: str) -> int | None:
     """Return the whole number in a cell, None for an empty one.
 

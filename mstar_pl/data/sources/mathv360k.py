@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mstar_pl.data.sources.fields import gold_choice, hinted_type, parse_question
+from mstar_pl.data.sources.fields import gold_choice, hinted_type, parse_question, text_of
 from mstar_pl.data.sources.source import RowSource
 from mstar_pl.data.tables import Row
 from mstar_pl.types import Prompt
@@ -65,22 +65,20 @@ class MathV360K(RowSource[Prompt]):
     def read(self, number: int, row: Row) -> Prompt:
         """Return the prompt of a row."""
         asked, said = turns_of(row)
-        image = row.get("image")
-        if not isinstance(image, str):
-            raise ValueError(f"field 'image' must be a path, got {image!r:.60}")
+        image = text_of(row.get("image"), "image").removeprefix(f"{_FOLDER}/")
         parsed = parse_question(asked)
         answer = answer_of(said, parsed.choices)
         answer_type, precision = hinted_type(parsed.hint)
         return Prompt(
             id=f"mathv360k-{number}",
             question=parsed.question,
-            images=self.image(image.removeprefix(f"{_FOLDER}/")),
+            images=self.image(image),
             answer=answer,
             choices=parsed.choices,
             question_type="multi_choice" if parsed.choices else "free_form",
             answer_type=answer_type,
             precision=precision,
-            metadata=self._metadata(image.removeprefix(f"{_FOLDER}/"), row),
+            metadata=self._metadata(image, row),
         )
 
     def _metadata(self, image: str, row: Row) -> Mapping[str, Any]:

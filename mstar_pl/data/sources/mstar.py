@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mstar_pl.data.sources.fields import ParsedQuestion, absent, check_known, find, parse_question
+from mstar_pl.data.sources.fields import ParsedQuestion, absent, check_known, find, parse_question, text_of
 from mstar_pl.data.sources.mathv360k import turns_of
 from mstar_pl.data.sources.source import R, RowSource
 from mstar_pl.data.step_labels import StepLabels
@@ -60,13 +60,13 @@ class CotExamples(MStarRows[Example]):
         if "conversations" in row and not self.fields.keys() & {"question", "response"}:
             asked, response = turns_of(row)
         else:
-            asked = _text(self._cell(row, "question", QUESTION), "question")
+            asked = text_of(self._cell(row, "question", QUESTION), "question")
             found = [name for name in RESPONSE if not absent(row.get(name))]
             if len(found) > 1 and "response" not in self.fields:
                 raise ValueError(
                     f"columns {', '.join(found)} may be the response; name it in the option fields"
                 )
-            response = _text(self._cell(row, "response", RESPONSE), "response")
+            response = text_of(self._cell(row, "response", RESPONSE), "response")
         return Example(prompt=self._prompt(number, row, asked), response=response)
 
 
@@ -75,15 +75,9 @@ class MprmSteps(MStarRows[StepLabels]):
 
     def read(self, number: int, row: Row) -> StepLabels:
         """Return the labelled steps of a row."""
-        asked = _text(self._cell(row, "question", QUESTION), "question")
+        asked = text_of(self._cell(row, "question", QUESTION), "question")
         steps, labels = self._cell(row, "steps", STEPS), self._cell(row, "labels", LABELS)
         if not isinstance(steps, list) or not isinstance(labels, list):
             raise ValueError("steps and labels must be lists, one label a step")
         prompt = self._prompt(number, row, asked)
         return StepLabels.from_json(prompt.to_json() | {"steps": steps, "labels": labels})
-
-
-def _text(cell: Any, field: str) -> str:
-    if isinstance(cell, str) and cell.strip():
-        return cell
-    raise ValueError(f"{field!r} must be a text, got {cell!r:.60}; name its column in the option fields")

@@ -188,8 +188,10 @@ def image_names(cell: Any) -> list[str]:
     """
     cells = cell if isinstance(cell, list) else [cell]
     names = [one for one in cells if not absent(one)]
-    if wrong := next((one for one in names if not isinstance(one, str)), None):
-        raise ValueError(f"an image must be a path, got {wrong!r:.60}; keep image bytes in Parquet or Arrow")
+    if wrong := [one for one in names if not isinstance(one, str)]:
+        raise ValueError(
+            f"an image must be a path, got {wrong[0]!r:.60}; keep image bytes in Parquet or Arrow"
+        )
     return names
 
 

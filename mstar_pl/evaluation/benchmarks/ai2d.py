@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mstar_pl.data.format import letter
+from mstar_pl.data.sources.fields import text_of, texts_of
 from mstar_pl.data.tables import Row
 from mstar_pl.evaluation.benchmarks.benchmark import ChoiceBenchmark, PromptStyle, lettered, options_of
 from mstar_pl.rewards.official import ai2d, vlmevalkit
@@ -48,13 +49,14 @@ class AI2D(ChoiceBenchmark):
     def prompt_of(self, row: Row, number: int) -> Prompt:
         """Return the prompt of a row: a list of options and an index, or a column an option and a letter."""
         if "options" in row:
-            choices, gold = row["options"], letter(int(row["answer"]))
+            choices = texts_of(row["options"], "options")
+            gold = letter(int(text_of(row["answer"], "answer")))
         else:
-            choices, gold = list(options_of(row).values()), row["answer"]
+            choices, gold = tuple(options_of(row).values()), row["answer"]
         listed = "".join(f"{name}. {choice}\n" for name, choice in lettered(choices).items())
         instruction = "Answer with the option's letter from the given choices directly."
         return self.prompt(
-            id=str(row.get("index", number)),
+            id=text_of(row.get("index", number), "index"),
             question=row["question"],
             choices=choices,
             gold=gold,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mstar_pl.data.format import final_answer, letter
 from mstar_pl.data.images import verify_images
 from mstar_pl.data.labelled import check_labelled
-from mstar_pl.data.sources.fields import absent, gold_choice
+from mstar_pl.data.sources.fields import absent, gold_choice, text_of
 from mstar_pl.data.sources.source import RowSource
 from mstar_pl.evaluation.summary import Row, summarise
 from mstar_pl.rewards.answer import Grade, Outcome
@@ -117,15 +118,20 @@ class PublishedBenchmark(RowSource[Prompt], Benchmark):
     def load(self) -> Sequence[Prompt]:
         """Return the prompts; their number is small, so that all are read at once."""
         prompts = list(super().load())
-        repeated = [id for id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
-        if repeated:
-            raise InputError(f"{self.path}: id {repeated[0]!r} is used twice; fetch the file again")
+        check_ids((prompt.id for prompt in prompts), self.path)
         return prompts
 
     def read(self, number: int, row: Row) -> Prompt:
-        """Return the prompt of a row that has all columns."""
-        require(row, self.columns)
-        return self.prompt_of(row, number)
+        """Return the prompt of a row that has all columns, its fields of the right types, and an image."""
+        with checked(row, self.columns):
+            prompt = self.prompt_of(row, number)
+            Prompt.from_json(prompt.to_json())
+            groups = self.groups(prompt)
+        if not all(isinstance(group, str) for group in groups):
+            raise ValueError(f"groups {groups!r:.60} must be texts; fetch the data again")
+        if self.with_images and not prompt.images:
+            raise ValueError("has no image; fetch the data again, or remove the row")
+        return prompt
 
     @abstractmethod
     def prompt_of(self, row: Row, number: int) -> Prompt:
@@ -185,20 +191,18 @@ class ChoiceBenchmark(PublishedBenchmark):
             metadata: What else is known; empty cells are left out.
 
         Raises:
-            ValueError: There is no image, or no such option.
+            ValueError: There is no such option.
         """
-        images = self.image(image)
-        if self.with_images and not images:
-            raise ValueError("has no image; fetch the data again, or remove the row")
+        known = {key: value for key, value in metadata.items() if not absent(value)}
         return Prompt(
             id=id,
             question=question,
-            images=images,
+            images=self.image(image),
             choices=tuple(choices),
             answer=gold_choice(gold, choices, "letter"),
             question_type="multi_choice",
             query=query if self.prompts == "official" else None,
-            metadata={key: value for key, value in metadata.items() if not absent(value)} | {LETTER: gold},
+            metadata=known | {LETTER: gold},
         )
 
 
@@ -225,6 +229,30 @@ def require(row: Row, columns: Sequence[str]) -> None:
     """
     if missing := next((column for column in columns if column not in row), None):
         raise ValueError(f"column {missing!r} is missing (there are {', '.join(row)}); fetch the data again")
+
+
+@contextmanager
+def checked(row: Row, columns: Sequence[str]) -> Iterator[None]:
+    """Refuse a row that lacks a column, or whose reading fails at a cell.
+
+    Raises:
+        ValueError: It does; says why.
+    """
+    require(row, columns)
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, OverflowError) as error:
+        raise ValueError(f"a cell is empty or of another type ({error}); fetch the data again") from None
+
+
+def check_ids(ids: Iterable[str], data: Path) -> None:
+    """Refuse an id that comes twice.
+
+    Raises:
+        InputError: There is one; names it.
+    """
+    if repeated := [id for id, count in Counter(ids).items() if count > 1]:
+        raise InputError(f"{data}: id {repeated[0]!r} is used twice; fetch the data again")
 
 
 def load_checked(benchmark: Benchmark, limit: int | None = None) -> Sequence[Prompt]:
@@ -257,7 +285,7 @@ def options_of(row: Row) -> dict[str, str]:
     >>> options_of({"A": "left", "B": "right", "C": "nan", "D": None, "answer": "B"})
     {'A': 'left', 'B': 'right'}
     """
-    options = {name: str(row[name]) for name in "ABCDEFGH" if not absent(row.get(name))}
+    options = {name: text_of(row[name], name) for name in "ABCDEFGH" if not absent(row.get(name))}
     if shifted := [name for place, name in enumerate(options) if name != letter(place)]:
         raise ValueError(f"option {shifted[0]} comes after an empty one; fill it, or remove the row")
     return options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mstar_pl.data.sources.fields import absent
+from mstar_pl.data.sources.fields import absent, texts_of
 from mstar_pl.data.tables import Row
 from mstar_pl.evaluation.benchmarks.benchmark import ChoiceBenchmark, lettered
 from mstar_pl.rewards.official import m3cot
@@ -28,12 +28,13 @@ class M3CoT(ChoiceBenchmark):
     def prompt_of(self, row: Row, number: int) -> Prompt:
         """Return the prompt of a row; its context comes before the question."""
         context = "" if absent(row.get("context")) else row["context"]
-        options = "\n".join(f"({name}) {choice}" for name, choice in lettered(row["choices"]).items())
+        choices = texts_of(row["choices"], "choices")
+        options = "\n".join(f"({name}) {choice}" for name, choice in lettered(choices).items())
         query = f"[Question]\n{row['question']}\n[Choices]\n{options}\n\nLet's think step-by-step!"
         return self.prompt(
             id=row["id"],
             question=f"{context}\n{row['question']}" if context else row["question"],
-            choices=row["choices"],
+            choices=choices,
             gold=row["answer"],
             image=row.get("image_path") or row.get("image"),
             query=f"[Context]\n{context}\n\n{query}" if context else query,

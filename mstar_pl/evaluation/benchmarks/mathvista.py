@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from mstar_pl.data.format import render_question
 from mstar_pl.data.jsonl import write_json
-from mstar_pl.data.sources.fields import absent, parse_question
+from mstar_pl.data.sources import fields as cells
 from mstar_pl.data.tables import Row
 from mstar_pl.evaluation.benchmarks.benchmark import PromptStyle, PublishedBenchmark
 from mstar_pl.evaluation.summary import summarise
@@ -48,28 +48,26 @@ class MathVista(PublishedBenchmark):
 
     def prompt_of(self, row: Row, number: int) -> Prompt:
         """Return the prompt of a row; in a TSV its question is the released query and lists are texts."""
-        choices, unit, precision = (
-            None if absent(row.get(key)) else row[key] for key in ("choices", "unit", "precision")
-        )
+        choices, unit = row.get("choices"), cells.text_or_none(row.get("unit"), "unit")
         question, query, metadata = row["question"], row.get("query"), row.get("metadata")
         if metadata is None:
-            question, query = parse_question(row["question"]).question, row["question"]
+            question, query = cells.parse_question(row["question"]).question, row["question"]
             question = question.removesuffix(f" (Unit: {unit})")
             metadata = _flat_metadata(row)
-            choices = _listed(choices) if choices else None
+            choices = None if cells.absent(choices) else _listed(choices)
         prompt = Prompt(
-            id=str(row["pid"] if "pid" in row else row["index"]),
+            id=cells.text_of(row["pid"] if "pid" in row else row["index"], "pid"),
             question=question,
-            images=self.image(row["image"] if absent(row.get("decoded_image")) else row["decoded_image"]),
+            images=self.image(cells.find(row, ("decoded_image", "image"), "image")),
             answer=row["answer"],
-            choices=tuple(choices) if choices else None,
+            choices=cells.texts_of(choices, "choices") if choices else None,
             question_type=row["question_type"],
             answer_type=row["answer_type"],
             unit=unit,
-            precision=None if precision is None else int(float(precision)),
-            metadata=metadata,
+            precision=cells.whole_or_none(row.get("precision"), "precision"),
+            metadata=cells.mapping_of(metadata, "metadata"),
         )
-        official = render_question(prompt) if absent(query) else query
+        official = render_question(prompt) if cells.absent(query) else query
         return replace(prompt, query=official) if self.prompts == "official" else prompt
 
     def grade(self, response: str, prompt: Prompt) -> Grade:
@@ -105,9 +103,9 @@ def _regraded(prompt: Prompt, row: Row, rules: str) -> Row:
 
 def _flat_metadata(row: Row) -> dict[str, Any]:
     """Return the metadata of a row that has a column for each."""
-    metadata: dict[str, Any] = {key: row[key] for key in _METADATA if not absent(row.get(key))}
+    metadata: dict[str, Any] = {key: row[key] for key in _METADATA if not cells.absent(row.get(key))}
     metadata |= {key: int(metadata[key]) for key in ("img_width", "img_height") if key in metadata}
-    return metadata if absent(row.get("skills")) else metadata | {"skills": _listed(row["skills"])}
+    return metadata if cells.absent(row.get("skills")) else metadata | {"skills": _listed(row["skills"])}
 
 
 def _listed(text: str) -> list[str]:

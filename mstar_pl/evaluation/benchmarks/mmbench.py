@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mstar_pl.data.sources.fields import absent
+from mstar_pl.data.sources.fields import absent, text_of
 from mstar_pl.data.tables import Row, open_table
 from mstar_pl.evaluation.benchmarks.benchmark import ChoiceBenchmark, PromptStyle, lettered, options_of
 from mstar_pl.evaluation.summary import summarise
@@ -62,7 +62,7 @@ class MMBench(ChoiceBenchmark):
             raise ValueError("column 'l2-category' is missing; fetch the data again")
         kind = "perception" if "perception" in l2 else "reasoning"
         return self.prompt(
-            id=str(row["index"]),
+            id=str(int(text_of(row["index"], "index"))),
             question=f"{hint}\n{question}" if hint else question,
             choices=list(options.values()),
             gold=row["answer"],

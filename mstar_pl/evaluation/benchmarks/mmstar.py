@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mstar_pl.data.format import letter
-from mstar_pl.data.sources.fields import parse_question
+from mstar_pl.data.sources.fields import parse_question, text_of
 from mstar_pl.data.tables import Row
 from mstar_pl.evaluation.benchmarks.benchmark import ChoiceBenchmark, lettered, options_of
 from mstar_pl.rewards.official import mmstar
@@ -43,7 +43,7 @@ class MMStar(ChoiceBenchmark):
         category = row["category"]
         kind = "perception" if "perception" in category else "reasoning"
         return self.prompt(
-            id=str(row["index"]),
+            id=text_of(row["index"], "index"),
             question=question,
             choices=choices,
             gold=row["answer"].strip().upper(),

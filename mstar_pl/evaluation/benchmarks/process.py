@@ -9,10 +9,11 @@ from statistics import fmean
 from typing import ClassVar
 
 from mstar_pl.data.references import locate
+from mstar_pl.data.sources.fields import mapping_of, text_of, texts_of
 from mstar_pl.data.sources.source import TableRecords, folder_of, image_names
 from mstar_pl.data.step_labels import StepLabels
-from mstar_pl.data.tables import Row, Table, open_table
-from mstar_pl.evaluation.benchmarks.benchmark import find_file, require
+from mstar_pl.data.tables import Row, open_table
+from mstar_pl.evaluation.benchmarks.benchmark import check_ids, checked, find_file, require
 from mstar_pl.rewards.official.process import first_wrong, macro_f1, process_bench_f1
 from mstar_pl.types import InputError, Prompt
 
@@ -54,18 +55,19 @@ class StepBenchmark(ABC):
     def read(self, row: Row, number: int) -> StepLabels:
         """Return the solution of a row; a `ValueError` is the row's fault."""
 
-    def read_all(self, table: Table, **further: str) -> list[StepLabels]:
-        """Return the solutions of a table, whose rows get further cells.
+    def read_split(self, split: str, files: Sequence[str]) -> list[StepLabels]:
+        """Return the solutions of one of some files, or of the Parquet files of a split.
 
         Raises:
-            InputError: A row is at fault; names it.
+            InputError: There is none of them, or a row is at fault; names it.
         """
+        path = find_file(self.data, files, f"{split} of {self.name}")
 
         def read(number: int, row: Row) -> StepLabels:
-            require(row, self.columns)
-            return self.read(row | further, number)
+            with checked(row, self.columns):
+                return self.read(row | {"split": split}, number)
 
-        return list(TableRecords(table, read))
+        return list(TableRecords(open_table(path, split if path.is_dir() else None), read))
 
     @abstractmethod
     def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
@@ -93,8 +95,7 @@ class VisualProcessBench(StepBenchmark):
 
     def load(self) -> list[StepLabels]:
         """Return the solutions; neutral steps carry no label."""
-        path = find_file(self.data, self.files, self.name)
-        return self.read_all(open_table(path, "test" if path.is_dir() else None))
+        return self.read_split("test", self.files)
 
     def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
         """Return macro-F1 over the pooled steps, and by source."""
@@ -103,9 +104,7 @@ class VisualProcessBench(StepBenchmark):
 
     def read(self, row: Row, number: int) -> StepLabels:
         """Return the solution of a row, whose number is its id."""
-        response = row["response"]
-        if not isinstance(response, dict):
-            raise ValueError(f"field 'response' must be an object, got {type(response).__name__}")
+        response = mapping_of(row["response"], "response")
         require(response, ("steps", "process_correctness"))
         labels = response["process_correctness"]
         if unknown := [label for label in labels if label not in _LABELS]:
@@ -116,11 +115,10 @@ class VisualProcessBench(StepBenchmark):
             question=row["question"].replace("<image>", "").strip(),
             images=tuple(locate(image, root) for image in image_names(row["image"])),
             answer=str(row["answer"]),
-            metadata={"data_source": row["data_source"]},
+            metadata={"data_source": text_of(row["data_source"], "data_source")},
         )
-        return StepLabels(
-            prompt=prompt, steps=tuple(response["steps"]), labels=tuple(_LABELS[label] for label in labels)
-        )
+        steps = texts_of(response["steps"], "steps")
+        return StepLabels(prompt=prompt, steps=steps, labels=tuple(_LABELS[label] for label in labels))
 
 
 class ProcessBench(StepBenchmark):
@@ -137,7 +135,12 @@ class ProcessBench(StepBenchmark):
 
     def load(self) -> list[StepLabels]:
         """Return the solutions of all splits; steps after the first wrong one carry no label."""
-        return [one for split in self.files for one in self.read_all(self._table(split), split=split)]
+        if not self.data.is_dir():
+            raise InputError(f"{self.data}: no such folder; give the one with {self.files[0]}.json, …")
+        names = {split: (f"{split}.json", f"{split}.jsonl") for split in self.files}
+        found = [one for split, files in names.items() for one in self.read_split(split, files)]
+        check_ids((one.prompt.id for one in found), self.data)
+        return found
 
     def summarise(self, judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
         """Return F1 and its two accuracies by split; `all` is the mean over splits."""
@@ -145,20 +148,16 @@ class ProcessBench(StepBenchmark):
         mean = {key: fmean(score[key] for score in scores.values()) for key in ("error", "correct", "f1")}
         return {"all": mean | {"num": len(judged)}} | scores
 
-    def _table(self, split: str) -> Table:
-        if not self.data.is_dir():
-            raise InputError(f"{self.data}: no such folder; give the one with {self.files[0]}.json, …")
-        path = find_file(self.data, (f"{split}.json", f"{split}.jsonl"), f"{split} of {self.name}")
-        return open_table(path, split if path.is_dir() else None)
-
     def read(self, row: Row, number: int) -> StepLabels:
         """Return the solution of a row."""
-        steps, wrong = tuple(row["steps"]), int(row["label"])
+        steps, wrong = texts_of(row["steps"], "steps"), int(text_of(row["label"], "label"))
         known = len(steps) if wrong < 0 else wrong
         labels = (1.0,) * known + ((0.0,) + (None,) * (len(steps) - wrong - 1) if wrong >= 0 else ())
         metadata = {key: row[key] for key in ("split", "generator")}
-        prompt = Prompt(id=str(row["id"]), question=row["problem"], metadata=metadata)
-        return StepLabels(prompt=prompt, steps=steps, labels=labels)
+        question, id = text_of(row["problem"], "problem"), text_of(row["id"], "id")
+        return StepLabels(
+            prompt=Prompt(id=id, question=question, metadata=metadata), steps=steps, labels=labels
+        )
 
 
 def _pooled(judged: Sequence[Judged]) -> dict[str, float]:

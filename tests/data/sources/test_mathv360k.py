@@ -97,7 +97,7 @@ def test_every_form_of_a_choice_is_the_text_of_it(folder, said):
         (row("TabMWP/../../a.json", "How many?", "3"), "lies outside of"),
         (row("/dev/null", "How many?", "3"), "lies outside of"),
         (row("../a.zip::1.png", "How many?", "3"), "lies outside of"),
-        (row(None, "How many?", "3"), "field 'image' must be a path, got None"),
+        (row(None, "How many?", "3"), "'image' must be a text, got None"),
     ],
 )
 def test_rows_at_fault_are_named_or_skipped(folder, bad, reason):
