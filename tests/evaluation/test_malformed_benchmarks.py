@@ -117,6 +117,18 @@ def test_cells_that_are_empty_or_of_another_kind_are_named(name, cells, reason, 
         load(name, folder)
 
 
+@pytest.mark.parametrize("gold", ["(B)", "B.", " B", "B:"])
+def test_a_gold_letter_counts_however_it_is_written(gold, tmp_path):
+    path = write_benchmark("m3cot", tmp_path) / "data/test.jsonl"
+    path.write_text(path.read_text().replace('"answer": "B"', f'"answer": "{gold}"'))
+    benchmark = BENCHMARKS["m3cot"](tmp_path)
+    prompt = benchmark.load()[0]
+    assert [benchmark.grade(answer, prompt).outcome.value for answer in ("(B)", "(A)")] == [
+        "correct",
+        "wrong",
+    ]
+
+
 def test_repeated_ids_are_refused(tmp_path):
     folder = write_benchmark("m3cot", tmp_path)
     path = folder / "data/test.jsonl"

@@ -202,7 +202,7 @@ class ChoiceBenchmark(PublishedBenchmark):
             answer=gold_choice(gold, choices, "letter"),
             question_type="multi_choice",
             query=query if self.prompts == "official" else None,
-            metadata=known | {LETTER: gold},
+            metadata=known | {LETTER: gold.strip().strip("().:")},
         )
 
 
