@@ -147,7 +147,8 @@ class Study:
         if seed is not None:
             names |= {"seed": seed, "run": self.out / f"seed-{seed}", "name": folder.name}
         try:
-            return Step(name, folder, tuple(shlex.split(Template(command).substitute(names))))
+            words = shlex.split(command)  # first: a folder may have a space
+            return Step(name, folder, tuple(Template(word).substitute(names) for word in words))
         except (KeyError, ValueError) as error:
             raise InputError(
                 f"study: {name}: {error} in {command!r}; known are ${', $'.join(names)}"

@@ -77,6 +77,13 @@ def test_steps_come_seed_by_seed_and_know_their_folders(plan, tmp_path):
     assert json.loads(test.command[-1]) == {"question_style": "plain"}
 
 
+def test_a_folder_may_have_a_space(tmp_path):
+    plan = Study(out=tmp_path / "my study", **SETTINGS)
+    *_, test = plan.steps()
+    assert test.command[:4] == ("evaluate", "--policy", f"{tmp_path}/my study/seed-2/b/policy", "--out")
+    assert json.loads(test.command[-1]) == {"question_style": "plain"}
+
+
 def test_a_step_is_done_if_the_same_command_finished_it(plan):
     step = next(plan.steps())
     assert not step.is_done()
