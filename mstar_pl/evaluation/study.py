@@ -68,7 +68,8 @@ class Study:
             reward model.
         recipe: Command of a row; `$name` is the row's name.
         rows: What is added to it, by name of the row; may be empty.
-        test: Command that evaluates `$policy`, the policy of a row or of `baseline`, into `$dir`.
+        test: Command that evaluates `$policy`, the policy of a row or of `baseline`, into `$dir`; on a prompt
+            file, as the tables read it.
         baseline: The step of `each_seed` whose policy the rows start from.
         against: A row that the tables also compare the others with.
     """
@@ -94,6 +95,8 @@ class Study:
             )
         if self.against is not None and self.against not in self.rows:
             raise InputError(f"study: against {self.against!r} is none of the rows ({', '.join(self.rows)})")
+        if "--benchmark" in self.test:
+            raise InputError("study: test: the tables read one prompt file; give --data FILE, no --benchmark")
         if not self.seeds or not self.rows:
             raise InputError("study: give at least one seed and one row")
 

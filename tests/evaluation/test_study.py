@@ -102,6 +102,7 @@ def test_a_step_is_done_if_the_same_command_finished_it(plan):
         ({"baseline": "sft"}, r"baseline 'sft' is none of each_seed \(warmup, mprm\)"),
         ({"against": "warmup"}, r"against 'warmup' is none of the rows \(a, b\)"),
         ({"seeds": ()}, "at least one seed"),
+        ({"test": "evaluate --benchmarks all"}, "the tables read one prompt file; give --data FILE"),
         ({"rows": {"a": "$folder"}}, r"seed 1, a: 'folder' in '.* \$folder'; known are \$out"),
         ({"once": {"data": "data $seed"}}, r"data: 'seed' in"),
         ({"rows": {"a": "'x"}}, "No closing quotation"),
