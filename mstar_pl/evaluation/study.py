@@ -13,7 +13,7 @@ from typing import Any
 
 from mstar_pl.types import InputError
 
-DONE, TEST = "done.json", "test"
+DONE, STARTED, TEST = "done.json", "started.json", "test"
 _FOLDER = re.compile(r"\$\{?(?:out|run)\}?/([^/\s'\"]+)")
 
 
@@ -23,7 +23,8 @@ class Step:
 
     Attributes:
         name: What it is called in messages.
-        folder: Where its output goes; `done.json` there says that it is complete, and what made it.
+        folder: Where its output goes; `done.json` there says that it is complete, and what made it,
+            `started.json` what began it.
         command: Arguments of `mstar-pl`.
     """
 
@@ -35,17 +36,13 @@ class Step:
         """Tell whether the step is complete.
 
         Raises:
-            InputError: Another command completed it.
+            InputError: Another command completed it, or began it.
         """
-        done = self.folder / DONE
-        if not done.is_file():
-            return False
-        made_by = json.loads(done.read_text())["command"]
-        if made_by != list(self.command):
-            raise InputError(
-                f"{self.folder}: was made by another command (see {DONE}); move it away, or take a new out"
-            )
-        return True
+        for name in (DONE, STARTED):
+            file, fix = self.folder / name, "move it away, or take a new out"
+            if file.is_file() and json.loads(file.read_text())["command"] != list(self.command):
+                raise InputError(f"{self.folder}: was made by another command (see {name}); {fix}")
+        return (self.folder / DONE).is_file()
 
     def needs(self, other: Step) -> bool:
         """Tell whether the step may read what another one writes: its command mentions that one's folder."""

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from mstar_pl.data.jsonl import write_json
-from mstar_pl.evaluation.study import DONE, Step
+from mstar_pl.evaluation.study import DONE, STARTED, Step
 from mstar_pl.types import InputError
 
 T = TypeVar("T")
@@ -103,10 +103,10 @@ def _take(cores: set[int], devices: str | None) -> None:
 
 def _run(step: Step) -> None:
     """Run a step in a process of its own and mark it as complete."""
-    command = list(step.command)
-    if command[0] == "fit" and (step.folder / "checkpoints/last.ckpt").is_file():
+    command, checkpoint = list(step.command), step.folder / "checkpoints/last.ckpt"
+    started = write_json(step.folder / STARTED, {"command": command})
+    if command[0] == "fit" and checkpoint.exists():  # it is a folder where processes share the weights
         command += ["--ckpt_path", "last"]
-    step.folder.mkdir(parents=True, exist_ok=True)
     began, log = time.perf_counter(), step.folder / "log.txt"
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -120,6 +120,8 @@ def _run(step: Step) -> None:
         _processes.discard(process)
     if code == os.EX_TEMPFAIL:
         raise SystemExit(code)
+    if code and not checkpoint.exists():
+        started.unlink()  # nothing goes on from it: the command may be mended
     if code:
         raise InputError(f"{step.name}: failed with exit code {code}; read {log}, then start the study again")
     seconds = round(time.perf_counter() - began, 1)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import nullcontext
 
 import pytest
 
@@ -51,6 +52,47 @@ def test_a_step_that_was_asked_to_end_ends_the_study(tmp_path, monkeypatch):
     assert left.value.code == 75
     assert not (tmp_path / "second").exists()
     assert not plan[0].is_done()
+
+
+def another(step):
+    return Step(step.name, step.folder, (*step.command, "--seed", "1"))
+
+
+def test_what_another_command_began_does_not_go_on(tmp_path, monkeypatch):
+    (step,) = steps(tmp_path, first="prompts")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "wait", lambda self, timeout=None: 75)
+        with pytest.raises(SystemExit):
+            run_steps([step], 1, lambda: None)
+    with pytest.raises(InputError, match=r"first: was made by another command \(see started\.json\)"):
+        another(step).is_done()
+    assert not step.is_done()
+    run_steps([step], 1, lambda: None)
+    assert step.is_done()
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_command_that_failed_may_be_mended_unless_there_is_a_checkpoint_of_it(tmp_path, checkpoint):
+    (step,) = steps(tmp_path, first="nowhere")
+    if checkpoint:
+        (step.folder / "checkpoints/last.ckpt").mkdir(parents=True)
+    with pytest.raises(InputError, match="failed with exit code 2"):
+        run_steps([step], 1, lambda: None)
+    with pytest.raises(InputError, match=r"started\.json") if checkpoint else nullcontext():
+        assert not another(step).is_done()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "none"])
+def test_a_fit_goes_on_from_its_last_checkpoint(tmp_path, monkeypatch, kind):
+    last, seen, real = tmp_path / "checkpoints/last.ckpt", [], subprocess.Popen
+    last.parent.mkdir()
+    if kind != "none":
+        last.mkdir() if kind == "folder" else last.touch()
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **options: seen.append(command) or real("true", **options)
+    )
+    run_steps([Step("a", tmp_path, ("fit", "--config", "a.yaml"))], 1, lambda: None)
+    assert seen[0][3:] == ["fit", "--config", "a.yaml"] + ["--ckpt_path", "last"] * (kind != "none")
 
 
 def test_cores_and_devices_are_divided(monkeypatch):
