@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mstar_pl.types import InputError
 
 if TYPE_CHECKING:
-    from mstar_pl.evaluation.study import Study
+    from mstar_pl.evaluation.study import Step, Study
 
 
 def study(
@@ -70,7 +71,7 @@ def study(
         against=against,
     )
     steps = list(plan.steps(only))
-    todo = [] if tables else [step for step in steps if not step.is_done()]
+    todo = [] if tables else _undone(steps)
     if todo:
         with locked(out):
             _record_versions(out)
@@ -80,6 +81,22 @@ def study(
         print(f"tables in {out}/tables, {len(figures(plan, out / 'figures'))} figures in {out}/figures")
     except ImportError as error:
         print(f"tables in {out}/tables, no figures ({error}; pip install mstar_pl[study])")
+
+
+def _undone(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps that are not complete.
+
+    Raises:
+        InputError: One is complete that was made from one of them, which would be made anew.
+    """
+    undone: list[Step] = []
+    for step in steps:
+        if not step.is_done():
+            undone.append(step)
+        elif lacking := next((other for other in undone if step.needs(other)), None):
+            made = f"{step.folder}: was made from {lacking.folder}, which is not complete"
+            raise InputError(f"{made}; bring that back, or move away what was made from it")
+    return undone
 
 
 def _record_versions(out: Path) -> None:

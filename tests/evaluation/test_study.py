@@ -190,6 +190,11 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path, capsys):
     assert [one.keys() >= {"torch", "vllm", "cores"} for one in versions] == [True]
     assert (out / "seed-4/row/train.jsonl").is_file()
     assert not (out / "seed-4/other").exists()
+    (out / "seed-4/row/done.json").unlink()
+    assert main(["study", "--config", str(config)]) == 2
+    reason = f"{out}/seed-4/row/test: was made from {out}/seed-4/row, which is not complete; bring that back"
+    assert reason in capsys.readouterr().err
+    assert not (out / "seed-4/other").exists()
     assert main(["study", "--config", str(config), "--only", '["no"]']) == 2
     assert "study: no step or row 'no'; known are data, start, row, other" in capsys.readouterr().err
 
