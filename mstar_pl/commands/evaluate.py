@@ -146,21 +146,25 @@ def _answer(
     before = {name: _read_baseline(baseline / name) for name in chosen} if baseline else {}
     adapter = adapter_for(known["policy"], **lmm)
     every = [prompt for prompts in asked.values() for prompt in prompts]
+    runs: dict[str, tuple[dict[str, Any], str]] = {}
+    for name, one in chosen.items():
+        settings = running.run_settings(
+            greedy,
+            **known,
+            **_asked(one, own.get(name, {})),
+            data=str(one.data),
+            rules=one.rules,
+            lmm=adapter.options,
+            num_prompts=len(asked[name]),
+        )
+        asked_so = {key: value for key, value in settings.items() if key not in ("rules", "options")}
+        digest = records_digest(asked[name])
+        runs[name] = settings, running.run_fingerprint(asked_so, Path(adapter.path), digest)
+        running.finished_rows(out / name, runs[name][1])  # refuses those of other settings
     with locked(out):
         sampler = start_engine(known["engine"], adapter, every, greedy.max_tokens, max_model_len)
         for name, one in chosen.items():
-            settings = running.run_settings(
-                greedy,
-                **known,
-                **_asked(one, own.get(name, {})),
-                data=str(one.data),
-                rules=one.rules,
-                lmm=adapter.options,
-                num_prompts=len(asked[name]),
-            )
-            digest = records_digest(asked[name])
-            asked_so = {key: value for key, value in settings.items() if key not in ("rules", "options")}
-            fingerprint = running.run_fingerprint(asked_so, Path(adapter.path), digest)
+            settings, fingerprint = runs[name]
             rows = running.answer_prompts(sampler, asked[name], greedy, one, out / name, fingerprint)
             results = running.write_results(out / name, one, asked[name], rows, settings, fingerprint)
             _report(out / name, results, before.get(name))

@@ -16,7 +16,7 @@ from mstar_pl.data.jsonl import read_rows, write_json, write_jsonl
 from mstar_pl.evaluation.benchmarks.benchmark import Benchmark
 from mstar_pl.evaluation.summary import Row
 from mstar_pl.rollouts.engine import RolloutEngine
-from mstar_pl.types import Prompt, RolloutGroup, SamplingConfig
+from mstar_pl.types import InputError, Prompt, RolloutGroup, SamplingConfig
 
 T = TypeVar("T")
 RESPONSES, RESULTS, PARTIAL = "responses.jsonl", "results.json", "responses.partial.jsonl"
@@ -84,9 +84,12 @@ def in_chunks(
 
     Returns:
         The rows, in the order of the items.
+
+    Raises:
+        InputError: The folder holds a finished evaluation with another fingerprint.
     """
     partial = out / PARTIAL
-    rows = _finished(out, fingerprint) or _resume(partial, fingerprint)
+    rows = finished_rows(out, fingerprint) or _resume(partial, fingerprint)
     todo = [item for item in items if key(item) not in rows]
     with tqdm(total=len(items), initial=len(rows), desc=title, delay=2) as bar:
         for start in range(0, len(todo), CHUNK):
@@ -96,6 +99,21 @@ def in_chunks(
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in fresh)
             bar.update(len(fresh))
     return [rows[key(item)] for item in items]
+
+
+def finished_rows(out: Path, fingerprint: str) -> dict[str, Row]:
+    """Return the rows of a finished evaluation of the same by id, none where there is no finished one.
+
+    Raises:
+        InputError: There is one with other settings.
+    """
+    results = out / RESULTS
+    if not results.is_file():
+        return {}
+    if json.loads(results.read_text()).get("fingerprint") != fingerprint:
+        fault = f"holds a finished evaluation with other settings (see {RESULTS})"
+        raise InputError(f"{out}: {fault}; give another --out")
+    return {row["id"]: row for _, row in read_rows(out / RESPONSES)}
 
 
 def graded_row(benchmark: Benchmark, prompt: Prompt, response: str, extraction: str | None = None) -> Row:
@@ -163,14 +181,6 @@ def write_scores(
 def run_settings(sampling: SamplingConfig, **further: Any) -> dict[str, Any]:
     """Return the settings block of `results.json`."""
     return {**further, "sampling": asdict(sampling)}
-
-
-def _finished(out: Path, fingerprint: str) -> dict[str, Row]:
-    """Return the rows of a finished evaluation of the same."""
-    results = out / RESULTS
-    if not results.is_file() or json.loads(results.read_text()).get("fingerprint") != fingerprint:
-        return {}
-    return {row["id"]: row for _, row in read_rows(out / RESPONSES)}
 
 
 def _resume(partial: Path, fingerprint: str) -> dict[str, Row]:

@@ -111,6 +111,36 @@ def test_an_interrupted_run_goes_on_inside_a_benchmark_and_keeps_finished_ones(e
         assert after == before[name]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("--limit", "2"),
+        ("--lmm", '{"question_style": "plain"}'),
+    ],
+    ids=str,
+)
+def test_a_finished_evaluation_with_other_settings_is_refused_before_any_generation(
+    root, finished_ai2d, other, capsys
+):
+    out, *kept = finished_ai2d
+    run = arguments(root, out, "--benchmarks", "all", "--limit", "1")
+    assert main([*run, *other]) == 2
+    reason = (
+        f"{out}/ai2d: holds a finished evaluation with other settings (see results.json); give another --out"
+    )
+    assert reason in capsys.readouterr().err
+    assert [path.read_bytes() for path in sorted((out / "ai2d").iterdir())] == kept
+    assert not (out / "mathvista").exists(), "which comes before"
+
+
+@pytest.fixture(scope="module")
+def finished_ai2d(root, tmp_path_factory):
+    """A folder with an evaluation on AI2D, and the contents of its files."""
+    out = tmp_path_factory.mktemp("finished")
+    assert main(arguments(root / "ai2d", out, "--benchmark", "ai2d", "--limit", "1")) == 0
+    return out, *(path.read_bytes() for path in sorted((out / "ai2d").iterdir()))
+
+
 def test_another_rule_needs_no_other_generation(root, tmp_path):
     run = arguments(root / "mmbench", tmp_path, "--benchmark", "mmbench")
     assert main(run) == 0
