@@ -45,7 +45,8 @@ def score(
     grouped = read_responses(responses, prompts)
     model = ProcessRewardModel.load(process_reward, dtype=dtype)
     model.to(device)
-    settings = [model.digest(), aggregate]
+    lmm = model.lmm
+    settings = [model.digest(), aggregate, {"dtype": lmm.dtype, "attention": lmm.attention} | lmm.options]
     folder = out.with_name(f"{out.name}.shards")
     rows = score_responses(model, prompts, grouped, aggregate, folder, settings, shard)
     print(f"wrote {write_jsonl(out, rows)} ({sum(map(len, grouped.values()))} responses)")

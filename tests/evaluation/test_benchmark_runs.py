@@ -116,6 +116,8 @@ def test_an_interrupted_run_goes_on_inside_a_benchmark_and_keeps_finished_ones(e
     [
         ("--limit", "2"),
         ("--lmm", '{"question_style": "plain"}'),
+        ("--lmm", '{"dtype": "bfloat16"}'),
+        ("--lmm", '{"attention": "eager"}'),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@ from mstar_pl.data.format import split_steps
 from mstar_pl.data.jsonl import write_jsonl
 from mstar_pl.evaluation.scoring import read_responses, score_responses
 from mstar_pl.models import adapter_for
+from mstar_pl.models.export import export_process_reward
 from mstar_pl.models.process_reward import ProcessRewardModel, StepReadOut
 from mstar_pl.types import InputError
 
@@ -172,6 +173,23 @@ def test_scores_of_other_settings_or_responses_are_set_aside(model, by_id, tmp_p
     assert [row["response"] for row in rows if row["id"] == "p3"] == change.get("grouped", GROUPED)["p3"]
     aside = tmp_path / "shards.stale-1"
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == old
+
+
+def test_scores_of_another_type_of_weights_are_other_scores(internvl_folder, by_id, tmp_path):
+    """Weights that are stored in bfloat16 are the same in float32, and do not give the same scores."""
+    lmm = adapter_for(internvl_folder, question_style="plain", dtype="bfloat16")
+    stored = lmm.load_model()
+    judge = export_process_reward(lmm, stored, StepReadOut(lmm, stored), tmp_path / "mprm")
+    questions = save(tmp_path / "questions.jsonl", by_id["p0"].to_json())
+    responses = save(tmp_path / "responses.jsonl", {"id": "p0", "response": GROUPED["p0"][0]})
+    run = ["score", "--process_reward", str(judge), "--questions", str(questions)]
+    run += ["--responses", str(responses), "--out", str(tmp_path / "out.jsonl")]
+    scores = []
+    for dtype in ("float32", "float32", "bfloat16"):
+        assert main([*run, "--dtype", dtype]) == 0
+        scores.append((tmp_path / "out.jsonl").read_text())
+        assert (tmp_path / "out.jsonl.shards.stale-1").exists() == (dtype == "bfloat16")
+    assert scores[0] == scores[1] != scores[2]
 
 
 @pytest.mark.parametrize(
