@@ -81,14 +81,14 @@ def evaluate(
     of_policy |= {"prompts": prompts != "policy", "rules": rules != "default"}
     of_policy |= {"baseline": baseline, "samples": samples}
     _check(policy, process_reward, benchmark or benchmarks, limit, of_policy)
+    greedy = SamplingConfig(max_tokens=max_tokens)
+    drawn = replace(greedy, num_samples=samples, temperature=temperature) if samples else None
     if policy is None:
         _judge(data, process_reward, benchmark, out, limit, threshold, device)
         return
     own = (options or {}) if benchmark is None else {benchmark: options or {}}
     chosen = _choose(data, benchmark, benchmarks, rules, prompts, own)
     judge = ProcessReward(process_reward, rules=rules) if process_reward else None
-    greedy = SamplingConfig(max_tokens=max_tokens)
-    drawn = replace(greedy, num_samples=samples, temperature=temperature) if samples else None
     out = out or Path("runs/evaluate") / f"{_called(policy)}-{data.stem}"
     known = {"policy": policy, "engine": engine, "limit": limit}
     _answer(chosen, own, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)

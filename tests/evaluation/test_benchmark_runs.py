@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mstar_pl.cli import main
+from mstar_pl.commands.evaluate import evaluate
 from mstar_pl.evaluation.benchmarks import BENCHMARKS
 from mstar_pl.models import adapter_for
 from mstar_pl.models.export import export_process_reward
@@ -285,6 +286,21 @@ def test_what_cannot_be_evaluated_is_refused_on_one_line(options, reason, tmp_pa
     assert main(arguments(tmp_path, tmp_path / "out", *options)) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"samples": -1}, "num_samples and max_tokens must be at least 1"),
+        ({"samples": 4, "temperature": 0.0}, "greedy decoding"),
+        ({"samples": 4, "temperature": 3.0}, "temperature must be in"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_loaded(options, reason, tmp_path):
+    judge = {"process_reward": str(tmp_path / "none")} if "samples" in options else {}
+    with pytest.raises(ValueError, match=reason):
+        evaluate(tmp_path / "none.jsonl", "embedded", **judge, **options)
 
 
 @pytest.mark.parametrize(
