@@ -89,6 +89,8 @@ def evaluate(
     own = (options or {}) if benchmark is None else {benchmark: options or {}}
     chosen = _choose(data, benchmark, benchmarks, rules, prompts, own)
     judge = ProcessReward(process_reward, rules=rules) if process_reward else None
+    if judge is not None:
+        judge.wake(device)
     out = out or Path("runs/evaluate") / f"{_called(policy)}-{data.stem}"
     known = {"policy": policy, "engine": engine, "limit": limit}
     _answer(chosen, own, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)

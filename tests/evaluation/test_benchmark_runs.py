@@ -303,6 +303,15 @@ def test_numbers_out_of_range_are_refused_before_anything_is_loaded(options, rea
         evaluate(tmp_path / "none.jsonl", "embedded", **judge, **options)
 
 
+def test_a_judge_of_samples_works_on_the_device_that_is_asked_for(judge, tmp_path):
+    """Of a device that there is not, PyTorch says so before anything is generated."""
+    (tmp_path / "p.jsonl").write_text('{"id": "1", "images": [], "question": "1+1?", "answer": "2"}\n')
+    run = arguments(tmp_path / "p.jsonl", tmp_path / "out", "--samples", "2", "--process_reward", judge)
+    with pytest.raises(RuntimeError, match="nowhere"):
+        main([*run, "--device", "nowhere"])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "option",
     [
