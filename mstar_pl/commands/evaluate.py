@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mstar_pl.commands.engine import EngineName, start_engine
 from mstar_pl.commands.table import write_tables
 from mstar_pl.rewards.answer import Rules
-from mstar_pl.types import InputError, SamplingConfig
+from mstar_pl.types import InputError, Prompt, SamplingConfig
 
 if TYPE_CHECKING:
     from mstar_pl.evaluation.benchmarks import Benchmark
@@ -145,7 +146,7 @@ def _answer(
     from mstar_pl.models import adapter_for
 
     asked = {name: load_checked(one, known["limit"]) for name, one in chosen.items()}
-    before = {name: _read_baseline(baseline / name) for name in chosen} if baseline else {}
+    before = {name: _read_baseline(baseline / name, out / name, asked[name]) for name in chosen if baseline}
     adapter = adapter_for(known["policy"], **lmm)
     every = [prompt for prompts in asked.values() for prompt in prompts]
     runs: dict[str, tuple[dict[str, Any], str]] = {}
@@ -247,15 +248,22 @@ def _judge(
     print(f"written to {out}")
 
 
-def _read_baseline(folder: Path) -> Evaluation:
-    """Return the evaluation compared with, its responses read before they could be written over."""
+def _read_baseline(folder: Path, out: Path, asked: Sequence[Prompt]) -> Evaluation:
+    """Return the evaluation compared with, its responses read before they could be written over.
+
+    Raises:
+        InputError: There is none, or it is of other prompts than those that are asked.
+    """
+    from mstar_pl.data.jsonl import read_rows
     from mstar_pl.evaluation.comparison import read_evaluations
-    from mstar_pl.evaluation.evaluate import RESULTS
+    from mstar_pl.evaluation.evaluate import RESPONSES, RESULTS, check_same_prompts
 
     if not (folder / RESULTS).is_file():
         raise InputError(f"{folder}: no {RESULTS}; give the folder of a finished evaluation")
     (before,) = read_evaluations("before", folder, [""]).values()
-    _ = before.responses
+    if before.responses:  # of which MMBench's are one a question
+        answered = {row["id"] for _, row in read_rows(folder / RESPONSES)}
+        check_same_prompts(out, {prompt.id for prompt in asked}, folder, answered)
     return before
 
 

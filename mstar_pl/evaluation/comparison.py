@@ -13,7 +13,7 @@ from typing import Any
 
 from mstar_pl.data.jsonl import read_rows
 from mstar_pl.evaluation.benchmarks.mmbench import MMBench, circular
-from mstar_pl.evaluation.evaluate import RESPONSES, RESULTS
+from mstar_pl.evaluation.evaluate import RESPONSES, RESULTS, check_same_prompts
 from mstar_pl.evaluation.paper import NUM_PROMPTS, TITLES
 from mstar_pl.evaluation.table import paired_gain, task_title
 from mstar_pl.metrics.accuracy import decided_accuracy
@@ -205,11 +205,7 @@ def score(one: Evaluation, group: str, first: Evaluation | None = None) -> Score
 def _gain(one: Evaluation, group: str, first: Evaluation) -> tuple[Interval | None, list[str]]:
     """Return a gain, None if both decided no prompt, and what speaks against it."""
     mine, theirs = ({row["id"] for row in each.responses} for each in (one, first))
-    if mine and theirs and (strange := mine - theirs) and theirs - mine:
-        raise InputError(
-            f"{one.folder}: answers other prompts than {first.folder} (e.g. {min(strange)!r}); "
-            "evaluate the same prompts, or leave one out"
-        )
+    check_same_prompts(one.folder, mine, first.folder, theirs)
     settings = one.settings.items()
     other = {key: value for key, value in settings if first.settings.get(key, value) != value}
     notes = [f"{key} {value}, {first.policy}: {first.settings[key]}" for key, value in other.items()]

@@ -116,6 +116,25 @@ def finished_rows(out: Path, fingerprint: str) -> dict[str, Row]:
     return {row["id"]: row for _, row in read_rows(out / RESPONSES)}
 
 
+def check_same_prompts(folder: Path, ids: set[str], other: Path, others: set[str]) -> None:
+    """Refuse two evaluations that each have prompts which the other one lacks.
+
+    Args:
+        folder: One evaluation.
+        ids: Ids of its prompts; none if they are not known.
+        other: The other one.
+        others: Ids of its prompts.
+
+    Raises:
+        InputError: They have.
+    """
+    if others - ids and (strange := ids - others):
+        raise InputError(
+            f"{folder}: answers other prompts than {other} (e.g. {min(strange)!r}); "
+            "evaluate the same prompts, or leave one out"
+        )
+
+
 def graded_row(benchmark: Benchmark, prompt: Prompt, response: str, extraction: str | None = None) -> Row:
     """Return what `responses.jsonl` says of a response, but for how it was generated.
 

@@ -136,6 +136,23 @@ def test_a_finished_evaluation_with_other_settings_is_refused_before_any_generat
     assert not (out / "mathvista").exists(), "which comes before"
 
 
+def test_a_baseline_of_other_prompts_is_refused_before_any_generation(root, tmp_path, capsys):
+    for name in ("m3cot", "ai2d"):
+        finished(tmp_path / "before" / name, "10", benchmark=name, first=7 if name == "ai2d" else 0)
+    write_benchmark("ai2d", tmp_path / "root/ai2d")
+    run = arguments(tmp_path / "root", tmp_path / "out", "--benchmarks", "all")
+    assert main([*run, "--baseline", str(tmp_path / "before")]) == 2
+    said = f"{tmp_path}/out/ai2d: answers other prompts than {tmp_path}/before/ai2d (e.g. '0')"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_baseline_of_all_copies_is_one_for_the_first_prompts(root, evaluated, tmp_path, capsys):
+    run = arguments(root / "mmbench", tmp_path, "--benchmark", "mmbench", "--limit", "2")
+    assert main([*run, "--baseline", str(evaluated)]) == 0
+    assert "gain +0.0 points" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def finished_ai2d(root, tmp_path_factory):
     """A folder with an evaluation on AI2D, and the contents of its files."""
