@@ -22,7 +22,7 @@ def check_counts(**options: int | None) -> None:
     """
     for name, value in options.items():
         if value is not None and value < 1:
-            raise InputError(f"--{name} {value} must be at least 1")
+            raise InputError(f"--{name} {value}: must be at least 1")
 
 
 def start_engine(

@@ -54,8 +54,7 @@ def label(
             labels are the same.
         temperature: Temperature of responses and continuations.
         max_tokens: Most tokens of a response, its prefix included.
-        rules: How answers are compared: the project's rules, or MathVista's official ones (current or of
-            2023).
+        rules: How answers are compared: by our rules, or MathVista's official ones (current, or of 2023).
         seed: Seed of the draws.
         val_percent: Share of the prompts whose responses go to val.jsonl.
         engine: Where they are sampled: vLLM, or Transformers' generate.
@@ -73,7 +72,8 @@ def label(
     from mstar_pl.rollouts.labels import LabelConfig, StepLabeller, read_labels
 
     sampling = SamplingConfig(temperature=temperature, max_tokens=max_tokens, seed=seed)
-    _check(sampling, limit, shard, num_responses, num_continuations, val_percent)
+    check_counts(limit=limit, shard=shard)
+    _check(sampling, num_responses, num_continuations, val_percent)
     labels = LabelConfig(num_continuations=num_continuations, soft=soft, early_stop=early_stop, rules=rules)
     given, asked = _read(prompts, num_responses == 0, limit)
     adapter = adapter_for(policy, **(lmm or {}))
@@ -100,16 +100,9 @@ def label(
     _print(manifest["metrics"], records, out)
 
 
-def _check(
-    sampling: SamplingConfig,
-    limit: int | None,
-    shard: int,
-    num_responses: int,
-    num_continuations: int,
-    val_percent: float,
-) -> None:
+def _check(sampling: SamplingConfig, num_responses: int, num_continuations: int, val_percent: float) -> None:
     """Refuse numbers that nothing could be sampled with, before anything is read or loaded."""
-    check_counts(limit=limit, shard=shard, num_continuations=num_continuations)
+    check_counts(num_continuations=num_continuations)
     if num_responses < 0 or not 0 <= val_percent < 100:
         raise InputError("--num_responses must be at least 0, and --val_percent from 0 to below 100")
     replace(sampling, num_samples=max(1, num_responses, num_continuations))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from mstar_pl.commands.engine import check_counts
 from mstar_pl.types import InputError
 
 
@@ -37,16 +38,14 @@ def score(
     from mstar_pl.evaluation.scoring import read_responses, score_responses
     from mstar_pl.models.process_reward import ProcessRewardModel
 
-    if shard < 1:
-        raise InputError(f"--shard {shard}: must be at least 1")
+    check_counts(shard=shard)
     if out.is_dir():
         raise InputError(f"{out}: is a folder; give the name of a file")
     prompts = {prompt.id: prompt for prompt in read_prompts(questions)}
     grouped = read_responses(responses, prompts)
     model = ProcessRewardModel.load(process_reward, dtype=dtype)
     model.to(device)
-    lmm = model.lmm
-    settings = [model.digest(), aggregate, {"dtype": lmm.dtype, "attention": lmm.attention} | lmm.options]
+    settings = [model.digest(), aggregate]
     folder = out.with_name(f"{out.name}.shards")
     rows = score_responses(model, prompts, grouped, aggregate, folder, settings, shard)
     print(f"wrote {write_jsonl(out, rows)} ({sum(map(len, grouped.values()))} responses)")

@@ -142,9 +142,11 @@ class ProcessRewardModel:
         self.read_out.to(torch.device(device))
 
     def digest(self) -> str:
-        """Return a hash that tells this model from another."""
+        """Return a text that tells this model, and what it is asked and computes in, from another."""
         weights = [*self.model.state_dict().items(), *self.read_out.state_dict().items()]
-        return f"{weights_digest(weights)} {json.dumps([self.read_out.options, self.lmm.options])}"
+        lmm = self.lmm
+        settings = [self.read_out.options, lmm.dtype, lmm.attention, lmm.options]
+        return f"{weights_digest(weights)} {json.dumps(settings)}"
 
     @torch.inference_mode()
     def score(self, prompt: Prompt, responses: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
