@@ -40,25 +40,6 @@ class Outcomes:
         }
         return json.dumps({"tasks": dict(self.tasks), "runs": runs}, indent=1)
 
-    @classmethod
-    def from_json(cls, text: str) -> Outcomes:
-        """Read what `to_json` wrote."""
-        found = json.loads(text)
-        return cls(
-            found["tasks"],
-            {
-                row: {
-                    int(seed): {
-                        key: sign == "1"
-                        for key, sign in zip(found["tasks"], signs, strict=True)
-                        if sign != "-"
-                    }
-                    for seed, signs in by_seed.items()
-                }
-                for row, by_seed in found["runs"].items()
-            },
-        )
-
 
 def collect(study: Study) -> Outcomes:
     """Return the outcomes of the complete evaluations of a study."""

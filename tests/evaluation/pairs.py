@@ -1,5 +1,6 @@
 """Paired differences of the committed study: python -m tests.evaluation.pairs > docs/study/pairs.md"""
 
+import json
 from pathlib import Path
 
 from mstar_pl.evaluation.study_tables import Outcomes, difference
@@ -38,11 +39,25 @@ PAIRS = [
 """Rows of the study; `before` is what `earlier/` has of a row, `both` is all runs of it."""
 
 
+def read_outcomes(text):
+    """Return the outcomes that `Outcomes.to_json` wrote."""
+    found = json.loads(text)
+    runs = {
+        row: {
+            int(seed): {
+                key: sign == "1" for key, sign in zip(found["tasks"], signs, strict=True) if sign != "-"
+            }
+            for seed, signs in by_seed.items()
+        }
+        for row, by_seed in found["runs"].items()
+    }
+    return Outcomes(found["tasks"], runs)
+
+
 def pairs():
     """Return the table of those of which both rows are there."""
     runs, earlier = (
-        Outcomes.from_json((STUDY / folder / "outcomes.json").read_text()).runs
-        for folder in ("tables", "earlier")
+        read_outcomes((STUDY / folder / "outcomes.json").read_text()).runs for folder in ("tables", "earlier")
     )
     found = dict(runs)
     for row, by_seed in earlier.items():

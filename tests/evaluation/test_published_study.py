@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mstar_pl.evaluation.study_tables import Outcomes, tables
-from tests.evaluation.pairs import pairs
+from mstar_pl.evaluation.study_tables import tables
+from tests.evaluation.pairs import pairs, read_outcomes
 
 STUDY = Path(__file__).parents[2] / "docs/study"
 CONFIG = yaml.safe_load((STUDY.parents[1] / "configs/study/minivista.yaml").read_text())
@@ -16,7 +16,7 @@ CONFIG = yaml.safe_load((STUDY.parents[1] / "configs/study/minivista.yaml").read
 
 @pytest.fixture(scope="module")
 def outcomes():
-    return Outcomes.from_json((STUDY / "tables/outcomes.json").read_text())
+    return read_outcomes((STUDY / "tables/outcomes.json").read_text())
 
 
 def test_the_tables_are_made_of_the_outcomes(outcomes):
@@ -45,7 +45,7 @@ def leaves(value, path=()):
 
 
 def test_two_rows_as_they_were_run_before_are_made_of_their_outcomes():
-    earlier = Outcomes.from_json((STUDY / "earlier/outcomes.json").read_text())
+    earlier = read_outcomes((STUDY / "earlier/outcomes.json").read_text())
     expected = tables(earlier, CONFIG["baseline"], CONFIG["against"])["rows.md"]
     assert (STUDY / "earlier/rows.md").read_text() == expected + "\n"
 

@@ -13,8 +13,9 @@ import yaml
 from mstar_pl.cli import main
 from mstar_pl.data.jsonl import write_json, write_jsonl
 from mstar_pl.evaluation.study import Study
-from mstar_pl.evaluation.study_tables import Outcomes, collect, compare, tables
+from mstar_pl.evaluation.study_tables import collect, compare, tables
 from mstar_pl.types import InputError
+from tests.evaluation.pairs import read_outcomes
 
 CONFIG = Path(__file__).parents[2] / "configs/study/minivista.yaml"
 SETTINGS = {
@@ -144,7 +145,7 @@ def test_tables_are_means_over_seeds_and_prompts_that_all_runs_decided(plan):
     assert tasks["MWP"].mean == pytest.approx(fmean(runs["a", s][n] for s in (1, 2) for n in range(0, 60, 2)))
     assert tasks.keys() == {"MWP", "other"}
     found = tables(outcomes, "warmup", "b")
-    assert tables(Outcomes.from_json(found["outcomes.json"]), "warmup", "b") == found
+    assert tables(read_outcomes(found["outcomes.json"]), "warmup", "b") == found
     read = list(csv.DictReader(found["rows.csv"].splitlines()))
     assert [row["setting"] for row in read] == ["warmup", "a", "b"]
     assert float(read[1]["mean"]) == rows["a"].accuracy.mean
