@@ -34,9 +34,7 @@ CAUSAL_ON_CPU = (
     "sample on a GPU, or with TransformersEngine"
 )
 
-BFLOAT16_ON_CPU = (
-    "vLLM on a CPU computes linear attention in bfloat16 only, its engine will not start; set dtype: bfloat16"
-)
+BFLOAT16_ON_CPU = "vLLM on a CPU computes linear attention in bfloat16 only; give the engine dtype: bfloat16"
 
 ON_CPU: Mapping[tuple[str, str], str] = MappingProxyType(
     {

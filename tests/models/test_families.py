@@ -298,7 +298,7 @@ def test_what_nobody_has_tried_warns(tmp_path, tiny, caplog):
     ("name", "dtype", "reason"),
     [
         ("gemma3", "bfloat16", "tokens of an image see only those before them"),
-        ("minicpmv4_6", "float32", "in bfloat16 only, its engine will not start; set dtype: bfloat16"),
+        ("minicpmv4_6", "float32", "in bfloat16 only; give the engine dtype: bfloat16"),
         ("minicpmv4_6", "bfloat16", None),
     ],
 )

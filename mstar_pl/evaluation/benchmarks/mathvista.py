@@ -54,7 +54,7 @@ class MathVista(PublishedBenchmark):
             question, query = cells.parse_question(row["question"]).question, row["question"]
             question = question.removesuffix(f" (Unit: {unit})")
             metadata = _flat_metadata(row)
-            choices = None if cells.absent(choices) else _listed(choices)
+            choices = None if cells.absent(choices) else _listed(cells.text_of(choices, "choices"))
         prompt = Prompt(
             id=cells.text_of(row["pid"] if "pid" in row else row["index"], "pid"),
             question=question,
