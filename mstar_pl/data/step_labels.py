@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mstar_pl.data.format import join_steps
 from mstar_pl.types import Prompt
 
 
@@ -34,11 +33,6 @@ class StepLabels:
             raise ValueError(f"step {empty} is empty; remove it with its label")
         if wrong := next((one for one in self.labels if one is not None and not 0 <= one <= 1), None):
             raise ValueError(f"label {wrong} is not in [0, 1]; null means not known")
-
-    @property
-    def response(self) -> str:
-        """The steps as one text."""
-        return join_steps(list(self.steps))
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> StepLabels:

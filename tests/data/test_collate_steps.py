@@ -7,6 +7,7 @@ import torch
 
 from mstar_pl.data.collate import collate_examples
 from mstar_pl.data.collate_steps import collate_steps, encode_steps, step_lengths
+from mstar_pl.data.format import join_steps
 from mstar_pl.data.step_labels import StepLabels
 from mstar_pl.models import adapter_for
 from mstar_pl.types import Example, InputError, Prompt
@@ -72,8 +73,9 @@ def test_steps_are_tokenised_apart():
 
 def test_rows_are_those_of_whole_responses_where_the_tokenizer_does_not_join_across_steps(lmm, records):
     batch = collate_steps(lmm, records)
+    responses = [join_steps(list(record.steps)) for record in records]
     whole = collate_examples(
-        lmm, [Example(prompt=record.prompt, response=record.response) for record in records]
+        lmm, [Example(prompt=one.prompt, response=text) for one, text in zip(records, responses, strict=True)]
     )
     del whole["labels"]
     assert batch.keys() - whole.keys() == {"step_rows", "step_places", "step_labels"}
