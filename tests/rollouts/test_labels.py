@@ -16,7 +16,7 @@ from mstar_pl.rollouts.transformers_engine import TransformersEngine
 from mstar_pl.types import Example, InputError, Rollout, RolloutGroup, SamplingConfig
 
 N = 8
-SAMPLING = SamplingConfig(temperature=1.5, max_tokens=48, seed=7)
+SAMPLING = SamplingConfig(temperature=1.5, max_tokens=64, seed=7)
 WAVE_ENDS = [1, 2, 4, 8]
 
 
