@@ -71,18 +71,40 @@ def test_a_base_explains_and_the_policy_warms_up_on_it(data, tmp_path):
     assert main(["fit", *args]) == 0
 
 
-def test_what_was_sampled_about_another_image_is_not_used(tmp_path):
+def test_what_was_sampled_about_another_image_or_in_another_type_is_not_used(tmp_path):
     assert main(["data", "minivista", "--out", str(tmp_path), "--train=2", "--val=0", "--test=0"]) == 0
     prompts = read_prompts(tmp_path / "train.jsonl")
     args = ["--policy=embedded", f"--prompts={tmp_path}/train.jsonl", f"--out={tmp_path}/out"]
     args += ["--engine=transformers", "--max_tokens=4", "--num_samples=2"]
     fingerprints = []
-    for color in ("red", "red", "blue"):
+    for color, dtype in (("red", "float32"), ("red", "float32"), ("red", "bfloat16"), ("blue", "bfloat16")):
         Image.new("RGB", (64, 64), color).save(prompts[0].images[0])
-        main(["bootstrap", *args])
+        main(["bootstrap", *args, "--lmm", json.dumps({"dtype": dtype})])
         manifest = json.loads((tmp_path / "out/responses/iteration-0000/manifest.json").read_text())
         fingerprints.append(manifest["fingerprint"])
-    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    assert fingerprints[0] == fingerprints[1]
+    assert len({*fingerprints}) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (["bootstrap", "--limit", "0"], "--limit 0: must be at least 1"),
+        (["bootstrap", "--shard", "0"], "--shard 0: must be at least 1"),
+        (["bootstrap", "--temperature", "0"], "greedy decoding"),
+        (["label", "--limit", "-1"], "--limit -1: must be at least 1"),
+        (["label", "--shard", "-1"], "--shard -1: must be at least 1"),
+        (["label", "--num_continuations", "0"], "--num_continuations 0: must be at least 1"),
+        (["label", "--num_responses", "-1"], "--num_responses must be at least 0"),
+        (["label", "--val_percent", "-5"], "--val_percent from 0 to below 100"),
+        (["label", "--temperature", "0"], "greedy decoding"),
+    ],
+)
+def test_numbers_that_sample_nothing_are_refused_before_anything_is_read(option, reason, tmp_path, capsys):
+    command, *given = option
+    args = [f"--prompts={tmp_path}/none.jsonl", "--policy=embedded", "--num_samples=2"]
+    assert main([command, *args[: 2 + (command == "bootstrap")], *given]) == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_labels_have_a_report_and_no_prompt_in_both_files(labels):

@@ -75,7 +75,7 @@ def bootstrap(
         rules=rules,
     )
     adapter = adapter_for(policy, **(lmm or {}) | {"question_style": "plain", "instruction": None})
-    settings = run_settings(sampling, **asdict(config), engine=engine, lmm=adapter.options, limit=limit)
+    settings = run_settings(sampling, **asdict(config), engine=engine, lmm=adapter.settings, limit=limit)
     labelled = read_labelled(prompts, limit)
     fingerprint = run_fingerprint(settings, Path(adapter.path), records_digest(labelled))
     asked = [config.condition(prompt) for prompt in labelled]

@@ -157,7 +157,7 @@ def _answer(
             **_asked(one, own.get(name, {})),
             data=str(one.data),
             rules=one.rules,
-            lmm={"dtype": adapter.dtype, "attention": adapter.attention} | adapter.options,
+            lmm=adapter.settings,
             num_prompts=len(asked[name]),
         )
         asked_so = {key: value for key, value in settings.items() if key not in ("rules", "options")}

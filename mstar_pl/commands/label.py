@@ -82,7 +82,7 @@ def label(
         labels=asdict(labels),
         num_responses=num_responses,
         engine=engine,
-        lmm=adapter.options,
+        lmm=adapter.settings,
         limit=limit,
     )
     fingerprint = run_fingerprint(settings, Path(adapter.path), records_digest(given or asked))

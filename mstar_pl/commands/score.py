@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from mstar_pl.commands.engine import check_counts
-from mstar_pl.types import InputError
 
 
 def score(
@@ -34,13 +33,13 @@ def score(
         device: Where the model runs, e.g. 'cuda'.
         shard: Prompts of one shard.
     """
+    from mstar_pl.data.durable import refuse_folder
     from mstar_pl.data.jsonl import read_prompts, write_jsonl
     from mstar_pl.evaluation.scoring import read_responses, score_responses
     from mstar_pl.models.process_reward import ProcessRewardModel
 
     check_counts(shard=shard)
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; give the name of a file")
+    refuse_folder(out)
     prompts = {prompt.id: prompt for prompt in read_prompts(questions)}
     grouped = read_responses(responses, prompts)
     model = ProcessRewardModel.load(process_reward, dtype=dtype)

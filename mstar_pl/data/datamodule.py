@@ -329,7 +329,9 @@ def _collate(
 
 
 def _check_limits(trainer: Trainer, accumulation: int) -> None:
-    """Refuse options of the trainer by which an optimizer step would have other micro-batches than planned.
+    """Refuse options of the trainer by which optimizer steps would have other micro-batches than planned.
+
+    A limit of one batch is let through: a dry run has it.
 
     Raises:
         InputError: There is one.
@@ -339,7 +341,7 @@ def _check_limits(trainer: Trainer, accumulation: int) -> None:
         raise InputError(
             f"trainer.limit_train_batches {limit} cuts an optimizer step; give a multiple of {accumulation}"
         )
-    scheduled = any(isinstance(one, GradientAccumulationScheduler) for one in trainer.callbacks)  # type: ignore[attr-defined]
+    scheduled = any(isinstance(one, GradientAccumulationScheduler) for one in trainer.callbacks)  # type: ignore[attr-defined] # set by theirs
     if getattr(trainer, "overfit_batches", 0) or scheduled:
         raise InputError(
             "trainer.overfit_batches and GradientAccumulationScheduler do not go with planned batches; "

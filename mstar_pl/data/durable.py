@@ -70,6 +70,16 @@ def written_new(folder: Path) -> Iterator[Path]:
         yield temporary
 
 
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder where a file is to be written, before the work for it begins.
+
+    Raises:
+        InputError: It is one.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+
+
 @contextmanager
 def written_together(path: Path, barrier: Callable[[], object], *, leads: bool) -> Iterator[Path]:
     """Do as `written_whole` for an output that several processes write; each gets the same name.

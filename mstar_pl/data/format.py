@@ -14,8 +14,8 @@ from mstar_pl.types import Prompt
 
 STEP_SEPARATOR = "\n\n"
 ANSWER_HEADING = "# Answer"
-HEADING = re.compile(r"^[ \t]*#+[ \t]*(?:final[ \t]+)?answer[ \t]*:?[ \t]*", re.IGNORECASE | re.MULTILINE)
-"""Where a response gives its answer: `# Answer`, and other forms that models write."""
+# `# Answer`, and other forms that models write.
+_HEADING = re.compile(r"^[ \t]*#+[ \t]*(?:final[ \t]+)?answer[ \t]*:?[ \t]*", re.IGNORECASE | re.MULTILINE)
 
 QuestionStyle = Literal["mathvista", "plain"]
 
@@ -34,7 +34,7 @@ def split_steps(response: str) -> list[str]:
     >>> split_steps("4 red.\n\n2 blue.\n\n# Answer\n\n6")
     ['4 red.', '2 blue.', '# Answer\n\n6']
     """
-    body, answer = _at_heading(response)
+    body, answer = split_answer(response)
     steps = [step.strip() for step in body.split(STEP_SEPARATOR) if step.strip()]
     return steps + ([] if answer is None else [f"{ANSWER_HEADING}{STEP_SEPARATOR}{answer}"])
 
@@ -45,13 +45,17 @@ def final_answer(response: str) -> str:
     >>> final_answer("It is 4.\n\n## Answer: B\n"), final_answer("B")
     ('B', 'B')
     """
-    body, answer = _at_heading(response)
+    body, answer = split_answer(response)
     return body.strip() if answer is None else answer
 
 
-def _at_heading(response: str) -> tuple[str, str | None]:
-    """Return what stands before the last heading of an answer, and the answer; all and None without one."""
-    headings = list(HEADING.finditer(response))
+def split_answer(response: str) -> tuple[str, str | None]:
+    r"""Return what stands before the last heading of an answer, and the answer; all and None without one.
+
+    >>> split_answer("It is 4.\n\n## Answer: B\n"), split_answer("B")
+    (('It is 4.\n\n', 'B'), ('B', None))
+    """
+    headings = list(_HEADING.finditer(response))
     if not headings:
         return response, None
     return response[: headings[-1].start()], response[headings[-1].end() :].strip()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mstar_pl.data.durable import written_whole
+from mstar_pl.data.durable import refuse_folder, written_whole
 from mstar_pl.data.records import Lines, Records
 from mstar_pl.data.references import locate
 from mstar_pl.types import Example, InputError, Prompt
@@ -48,8 +48,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     Raises:
         InputError: A folder has the name; no row is asked for then.
     """
-    if (path := Path(path)).is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
+    path = Path(path)
+    refuse_folder(path)
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")

@@ -43,7 +43,7 @@ def fingerprint(
         content.update(json.dumps(read, sort_keys=True).encode() + b"\n")
     return json.dumps(
         {
-            "lmm": [type(lmm).__qualname__, lmm.dtype, lmm.options],
+            "lmm": [type(lmm).__qualname__, lmm.settings],
             "policy_step": step,
             "weights": weights_digest(weights.items()),
             "prompts": content.hexdigest()[:16],

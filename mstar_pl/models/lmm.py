@@ -104,6 +104,11 @@ class LMM(ModelParts):
             "processor_options": self.processor_options,
         }
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What outputs depend on beside the weights: the options, and the type and attention computed in."""
+        return {"dtype": self.dtype, "attention": self.attention} | self.options
+
     # Loading
 
     @cached_property

@@ -144,9 +144,7 @@ class ProcessRewardModel:
     def digest(self) -> str:
         """Return a text that tells this model, and what it is asked and computes in, from another."""
         weights = [*self.model.state_dict().items(), *self.read_out.state_dict().items()]
-        lmm = self.lmm
-        settings = [self.read_out.options, lmm.dtype, lmm.attention, lmm.options]
-        return f"{weights_digest(weights)} {json.dumps(settings)}"
+        return f"{weights_digest(weights)} {json.dumps([self.read_out.options, self.lmm.settings])}"
 
     @torch.inference_mode()
     def score(self, prompt: Prompt, responses: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:

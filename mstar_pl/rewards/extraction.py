@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mstar_pl.data.format import HEADING
+from mstar_pl.data.format import split_answer
 from mstar_pl.rewards.markup import plain
 from mstar_pl.rewards.prose import MAX_READ, answer_in_prose, first_sentence, typed
 from mstar_pl.types import Prompt
@@ -46,9 +46,8 @@ def extract_answer(response: str, prompt: Prompt, *, cut_run_on: bool = True) ->
     """
     response = _readable(response)
     text = cut_next_turn(response) if cut_run_on else response
-    headings = list(HEADING.finditer(text))
-    if headings:
-        return _under_heading(text[headings[-1].end() :], prompt)
+    if (answer := split_answer(text)[1]) is not None:
+        return _under_heading(answer, prompt)
     if (boxed := last_boxed(text)) is not None:
         return typed(boxed, prompt) or plain(boxed) or None
     for match in list(_PHRASE.finditer(text))[: -MAX_PHRASES - 1 : -1]:

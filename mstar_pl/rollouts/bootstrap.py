@@ -11,10 +11,10 @@ from typing import Any
 from mstar_pl.data.format import (
     ANSWER_CONDITION,
     ANSWER_HEADING,
-    HEADING,
     STEP_SEPARATOR,
     QuestionStyle,
     render_answer_conditioned,
+    split_answer,
     written_answer,
 )
 from mstar_pl.data.store import RolloutStore
@@ -68,7 +68,7 @@ def with_answer_part(response: str, prompt: Prompt) -> str:
     >>> with_answer_part("4 red.\n\nSo it is 4.", Prompt(id="1", question="How many?", answer="4"))
     '4 red.\n\nSo it is 4.\n\n# Answer\n\n4'
     """
-    if HEADING.search(response):
+    if split_answer(response)[1] is not None:
         return response.strip()
     return STEP_SEPARATOR.join([response.strip(), ANSWER_HEADING, written_answer(prompt)])
 

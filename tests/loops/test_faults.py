@@ -115,6 +115,13 @@ def test_an_iteration_does_not_begin_without_room(files, tmp_path, monkeypatch):
     assert not (tmp_path / "rollouts").exists()
 
 
+def test_an_iteration_that_is_there_needs_no_room(files, tmp_path, monkeypatch):
+    Usage = namedtuple("Usage", "total used free")
+    evolve(tmp_path, files, transformers, **ONE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 10_000_000))
+    evolve(tmp_path, files, transformers, **ONE)
+
+
 def test_a_full_disk_loses_a_shard_at_most(files, tmp_path, monkeypatch):
     write, calls = shards.pq.write_table, []
 

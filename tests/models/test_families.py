@@ -258,22 +258,6 @@ def a_folder(tmp_path, **config):
     return str(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("model_type", "reason"),
-    [
-        ("internvl_chat", "does not work: its published code .* `mstar-pl convert internvl2 SRC OUT`"),
-        ("phi4_multimodal", "does not work: an image's features change with the images"),
-        ("mllama", "does not work: vLLM has dropped it"),
-        ("molmo", "Transformers has no image-text-to-text model of model_type 'molmo', and published code"),
-        ("qwen2", "Transformers has no image-text-to-text model of model_type 'qwen2'"),
-        (None, "Transformers has no image-text-to-text model of model_type None"),
-    ],
-)
-def test_what_does_not_work_says_why_when_it_is_chosen(tmp_path, model_type, reason):
-    with pytest.raises(InputError, match=reason):
-        adapter_for(a_folder(tmp_path, model_type=model_type))
-
-
 def test_an_adapter_refuses_the_folder_of_another_family(tiny):
     with pytest.raises(
         InputError, match=r"Qwen3_VL is for model_type qwen3_vl, not 'qwen2_5_vl'; docs/models"

@@ -187,3 +187,20 @@ def test_an_adapter_says_which_options_it_takes(tiny):
         Mine(str(tiny("qwen2_5_vl")), processor_options={"size": {}})
     with pytest.raises(InputError, match="max_pixels is 0"):
         Mine(str(tiny("qwen2_5_vl")), processor_options={"max_pixels": 0})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("internvl_chat", "does not work: its published code .* `mstar-pl convert internvl2 SRC OUT`"),
+        ("phi4_multimodal", "does not work: an image's features change with the images"),
+        ("mllama", "does not work: vLLM has dropped it"),
+        ("molmo", "Transformers has no image-text-to-text model of model_type 'molmo', and published code"),
+        ("qwen2", "Transformers has no image-text-to-text model of model_type 'qwen2'"),
+        (None, "Transformers has no image-text-to-text model of model_type None"),
+    ],
+)
+def test_what_does_not_work_says_why_when_it_is_chosen(tmp_path, model_type, reason):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(InputError, match=reason):
+        adapter_for(str(tmp_path))

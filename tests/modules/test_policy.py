@@ -181,6 +181,17 @@ def test_contradictions_are_refused_before_training(internvl_folder, train_file,
         run(internvl_folder, tmp_path, train_file, **options)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "lora", "warns"),
+    [("float32", None, False), ("bfloat16", None, True), ("bfloat16", LoRA(rank=2), False)],
+)
+def test_trained_weights_in_bfloat16_are_warned_of(internvl_folder, caplog, dtype, lora, warns):
+    policy = PolicyModule(adapter_for(internvl_folder, dtype=dtype), lora=lora)
+    policy.trainer = Trainer(accelerator="cpu", logger=False)
+    policy.configure_model()
+    assert ("rounds small steps away" in caplog.text) == warns
+
+
 def test_long_examples_are_dropped_with_a_count(internvl_folder, train_file, tmp_path, caplog):
     _, trainer = run(internvl_folder, tmp_path, train_file, data={"max_length": 60}, max_epochs=1)
     kept = trainer.datamodule.example_sets["train"]

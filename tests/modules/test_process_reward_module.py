@@ -202,7 +202,7 @@ def test_gradient_checkpointing_gives_the_same_weights(internvl_folder, step_fil
 
 def test_validation_metrics_are_those_of_their_definitions(internvl_folder, step_file, records, tmp_path):
     """Three batches, and a second epoch that must not remember the first."""
-    module = {"optimizer": lambda params: torch.optim.AdamW(params, lr=3e-3)}
+    module = {"optimizer": lambda params: torch.optim.AdamW(params, lr=3e-3), "balance_classes": True}
     data = {"val": step_file, "eval_batch_size": 3}
     judge, trainer = run(internvl_folder, tmp_path, step_file, module=module, data=data, max_epochs=2)
     judge.model.eval()

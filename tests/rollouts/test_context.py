@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from mstar_pl.models import adapter_for
 from mstar_pl.rollouts.engine import context_of
 from mstar_pl.rollouts.parity import check_parity
 from mstar_pl.types import InputError
 from tests.engines import running
+from tests.tiny import BUILDERS
 
 
 def test_the_context_is_what_the_model_has_positions_for_unless_less_is_asked_for(internvl_folder, tmp_path):
@@ -37,8 +39,10 @@ def test_vllm_starts_with_the_context_of_the_model_and_refuses_a_longer_one(inte
 
 
 @pytest.mark.engine
-def test_the_engine_may_be_narrower_than_the_training_weights(internvl_folder, prompts):
-    lmm = adapter_for(internvl_folder, question_style="plain")
+@pytest.mark.parametrize("family", ["internvl", "minicpmv4_6"])
+def test_the_engine_may_be_narrower_than_the_training_weights(family, tmp_path, prompts):
+    torch.manual_seed(0)
+    lmm = adapter_for(str(BUILDERS[family](tmp_path)), question_style="plain")
     model = lmm.load_model()
     with running(lmm, dtype="bfloat16") as engine:
         gap = check_parity(engine, lmm, model, prompts, tolerance=0.5)
