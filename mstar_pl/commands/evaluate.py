@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mstar_pl.commands.engine import EngineName, start_engine
-from mstar_pl.commands.table import write_tables
+from mstar_pl.commands.table import show_tables
 from mstar_pl.rewards.answer import Rules
 from mstar_pl.types import InputError, Prompt, SamplingConfig
 
@@ -97,7 +97,7 @@ def evaluate(
     _answer(chosen, own, out, greedy, drawn, known, max_model_len, lmm or {}, baseline, judge)
     if benchmarks is not None:
         folders = ({"baseline": baseline} if baseline else {}) | {_called(policy): out}
-        write_tables(compare(folders, names=list(chosen)), out)
+        show_tables(compare(folders, names=list(chosen)), out)
 
 
 def _check(

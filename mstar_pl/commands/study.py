@@ -109,17 +109,14 @@ def _record_versions(out: Path) -> None:
     here: dict[str, Any] = {name: version(installed[name][0]) for name in packages if name in installed}
     here |= {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
     if here not in known:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(file, {"runs": [*known, here]})
 
 
 def _write(plan: Study) -> str:
     """Write the tables of what is complete, and return the main one."""
     from mstar_pl.evaluation.study_tables import collect, tables
+    from mstar_pl.evaluation.table import write_tables
 
-    folder = plan.out / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
     found = tables(collect(plan), plan.baseline, plan.against)
-    for name, text in found.items():
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+    write_tables(plan.out / "tables", found)
     return found["rows.md"]

@@ -23,13 +23,13 @@ def table(results: dict[str, Path], out: Path | None = None, reference: Referenc
     """
     from mstar_pl.evaluation.comparison_tables import compare
 
-    write_tables(compare(results, reference), out)
+    show_tables(compare(results, reference), out)
 
 
-def write_tables(tables: dict[str, str], out: Path | None) -> None:
+def show_tables(tables: dict[str, str], out: Path | None) -> None:
     """Print what `compare` returns and, where a folder is given, write its files."""
     print(tables["table.md"])
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in tables.items():
-            (out / name).write_text(text + "\n", encoding="utf-8")
+        from mstar_pl.evaluation.table import write_tables
+
+        write_tables(out, tables)

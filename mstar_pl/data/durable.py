@@ -42,8 +42,11 @@ def written_whole(path: Path, owner: str = "") -> Iterator[Path]:
     Args:
         path: The output.
         owner: Part of the temporary name; default is this process.
+
+    Raises:
+        InputError: Its folder cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent, path)
     temporary, old = _hidden(path, owner, "tmp"), _hidden(path, owner, "old")
     try:
         yield temporary
@@ -65,7 +68,6 @@ def written_new(folder: Path) -> Iterator[Path]:
     put_back(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists; remove it, or give another folder")
-    _make(folder.parent, folder)
     with written_whole(folder) as temporary:
         yield temporary
 

@@ -117,7 +117,8 @@ def _draw(stem: Path, panels: Mapping[str, Mapping[str, Curve]], axis: str) -> l
         place.legend(fontsize="small", **beside)
     figure.tight_layout()
     picture, numbers = stem.with_suffix(".svg"), stem.with_suffix(".json")
-    figure.savefig(picture, metadata={"Date": None}, bbox_inches="tight")
+    with plt.rc_context({"svg.hashsalt": stem.name}):  # the same numbers give the same file
+        figure.savefig(picture, metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
     numbers.write_text(json.dumps(panels, indent=2) + "\n", encoding="utf-8")
     return [picture, numbers]

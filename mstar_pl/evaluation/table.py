@@ -6,8 +6,10 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from mstar_pl.data.durable import written_whole
 from mstar_pl.metrics.intervals import Interval, paired_difference
 
 ABBREVIATIONS = {
@@ -138,3 +140,14 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
     if entry is None or entry["mean"] is None:
         return "-"
     return cell(Interval(entry["mean"], entry["low"], entry["high"]))
+
+
+def write_tables(folder: Path, tables: Mapping[str, str]) -> None:
+    """Write a file for each table, by its name.
+
+    Raises:
+        InputError: The folder cannot be made.
+    """
+    for name, text in tables.items():
+        with written_whole(folder / name) as file:
+            file.write_text(text + "\n", encoding="utf-8")

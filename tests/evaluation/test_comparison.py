@@ -231,6 +231,9 @@ def test_command_prints_and_writes(tmp_path, capsys):
     assert (tmp_path / "out/table.csv").read_text().startswith("policy,benchmark,group,accuracy")
     assert main(["table", "--results.x", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no results.json" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["table", *arguments[:-1], str(tmp_path / "file")]) == 2
+    assert "table.md: cannot be made (File exists); give another folder" in capsys.readouterr().err
 
 
 def test_mmbench_is_paired_by_question_as_it_is_scored(tmp_path):

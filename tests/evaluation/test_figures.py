@@ -67,6 +67,8 @@ def test_each_figure_comes_with_its_numbers(plan, tmp_path):
         sweeps(plan, "mstar")["reward_pass@2"][2][1.2]
     )
     assert json.loads((tmp_path / "figures/validation.json").read_text()).popitem()[1].keys() == {"mstar"}
+    before = {path: path.read_bytes() for path in written}
+    assert {path: path.read_bytes() for path in figures(plan, tmp_path / "figures")} == before
 
 
 def test_a_study_without_measurements_has_no_figures(tmp_path):
