@@ -19,11 +19,21 @@ PAIRS = [
     ("continuous", "random_k"),
     ("prm_topk", "continuous"),
     ("prm_topk", "random_k"),
+    ("prm_topk", "prm_threshold"),
+    ("prm_topk", "prm_top1"),
+    ("prm_topk", "prm_top4"),
     ("mstar", "continuous"),
     ("mstar", "prm_topk"),
     ("mstar", "temperature_by_pass"),
     ("mstar", "mstar_hard_labels"),
     ("unlabelled", "prm_topk"),
+    ("unlabelled_25", "unlabelled"),
+    ("unlabelled_50", "unlabelled"),
+    ("unlabelled_75", "unlabelled"),
+    ("unlabelled_75", "prm_topk"),
+    ("unlabelled_oracle_prm", "unlabelled"),
+    ("unlabelled_oracle_prm", "unlabelled_oracle"),
+    ("unlabelled_oracle_prm", "prm_topk"),
     ("mstar_second_chance", "mstar"),
     ("mstar_padded", "mstar"),
     ("mstar_refreshed", "mstar"),
@@ -54,11 +64,19 @@ def read_outcomes(text):
     return Outcomes(found["tasks"], runs)
 
 
-def pairs():
-    """Return the table of those of which both rows are there."""
-    runs, earlier = (
-        read_outcomes((STUDY / folder / "outcomes.json").read_text()).runs for folder in ("tables", "earlier")
-    )
+def only(outcomes, ids):
+    """Return the outcomes of some of the questions."""
+    runs = {
+        row: {seed: {key: run[key] for key in run if key in ids} for seed, run in by_seed.items()}
+        for row, by_seed in outcomes.runs.items()
+    }
+    return Outcomes({key: task for key, task in outcomes.tasks.items() if key in ids}, runs)
+
+
+def pairs(ids=None):
+    """Return the table of those of which both rows are there, of some of the questions or of all."""
+    read = [read_outcomes((STUDY / folder / "outcomes.json").read_text()) for folder in ("tables", "earlier")]
+    runs, earlier = ((only(found, ids) if ids else found).runs for found in read)
     found = dict(runs)
     for row, by_seed in earlier.items():
         before = {f"{seed}, before": run for seed, run in by_seed.items()}

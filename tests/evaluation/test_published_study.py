@@ -9,6 +9,7 @@ import yaml
 
 from mstar_pl.evaluation.study_tables import tables
 from tests.evaluation.pairs import pairs, read_outcomes
+from tests.evaluation.question_types import question_types
 
 STUDY = Path(__file__).parents[2] / "docs/study"
 CONFIG = yaml.safe_load((STUDY.parents[1] / "configs/study/minivista.yaml").read_text())
@@ -54,9 +55,13 @@ def test_pairs_are_made_of_outcomes():
     assert (STUDY / "pairs.md").read_text() == pairs() + "\n"
 
 
+def test_tables_by_type_of_question_are_made_of_outcomes():
+    assert (STUDY / "question_types.md").read_text() == question_types() + "\n"
+
+
 def test_the_report_shows_the_tables():
     report = (STUDY / "README.md").read_text()
-    for name in ("tables/rows.md", "tables/tasks.md", "earlier/rows.md", "pairs.md"):
+    for name in ("tables/rows.md", "tables/tasks.md", "earlier/rows.md", "pairs.md", "question_types.md"):
         assert (STUDY / name).read_text() in report, name
 
 
