@@ -341,7 +341,7 @@ def _check_limits(trainer: Trainer, accumulation: int) -> None:
         raise InputError(
             f"trainer.limit_train_batches {limit} cuts an optimizer step; give a multiple of {accumulation}"
         )
-    scheduled = any(isinstance(one, GradientAccumulationScheduler) for one in trainer.callbacks)  # type: ignore[attr-defined] # set by theirs
+    scheduled = any(isinstance(one, GradientAccumulationScheduler) for one in trainer.callbacks)  # type: ignore[attr-defined] # set by its connector
     if getattr(trainer, "overfit_batches", 0) or scheduled:
         raise InputError(
             "trainer.overfit_batches and GradientAccumulationScheduler do not go with planned batches; "

@@ -19,6 +19,7 @@ from tests.loops.evolving import evolve, rollouts, transformers
 from tests.modules.test_policy import assert_same, state
 
 ONE = {"trainer": {"max_epochs": 1}}
+LITTLE_ROOM = namedtuple("Usage", "total used free")(0, 0, 10_000_000)
 
 
 def failing(engine, calls, log):
@@ -105,8 +106,7 @@ def test_a_process_whose_engine_hangs_leaves_and_says_where():
 
 
 def test_an_iteration_does_not_begin_without_room(files, tmp_path, monkeypatch):
-    Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 10_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: LITTLE_ROOM)
     with pytest.raises(
         InputError, match=r"rollouts and checkpoint of iteration 0 need about 0\.0 GiB, 0\.0 GiB are free"
     ):
@@ -116,9 +116,8 @@ def test_an_iteration_does_not_begin_without_room(files, tmp_path, monkeypatch):
 
 
 def test_an_iteration_that_is_there_needs_no_room(files, tmp_path, monkeypatch):
-    Usage = namedtuple("Usage", "total used free")
     evolve(tmp_path, files, transformers, **ONE)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 10_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: LITTLE_ROOM)
     evolve(tmp_path, files, transformers, **ONE)
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from mstar_pl.data.format import join_steps
 from mstar_pl.data.jsonl import read_examples
 from mstar_pl.data.minivista import write_split
 from mstar_pl.data.shards import ShardFolder
@@ -231,9 +232,7 @@ def test_labels_of_another_policy_or_setting_are_set_aside(transformers, respons
 def test_the_report_counts_what_was_found(engine, responses, drawn, tmp_path):
     _, manifest = label(engine, responses, tmp_path, shard=3, early_stop=False)
     records = list(read_labels(tmp_path))
-    assert [
-        Example(prompt=record.prompt, response="\n\n".join(record.steps)) for record in records
-    ] == responses
+    assert [Example(prompt=one.prompt, response=join_steps(list(one.steps))) for one in records] == responses
     steps = [len(record.steps) for record in records]
     expected = {
         "responses": 4,
