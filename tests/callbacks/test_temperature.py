@@ -37,8 +37,8 @@ from tests.loops.evolving import rollouts, write_files
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """20 prompts to sample from, in intervals of 5, and 5 to measure on."""
-    return write_files(tmp_path_factory.mktemp("minivista"), 20, 5)
+    """20 prompts to sample from, in intervals of 5, and 8 to measure on."""
+    return write_files(tmp_path_factory.mktemp("minivista"), 20, 8)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_sweep_rules_the_next_iteration_and_none_follows_the_last(whole):
 def test_a_sweep_asks_for_each_prompt_at_all_candidates(whole):
     root, _ = whole
     manifest = RolloutStore(root / "sweep").manifest(1)
-    assert manifest["num_rows"] == 5 * len(CANDIDATES) * SAMPLES
+    assert manifest["num_rows"] == 8 * len(CANDIDATES) * SAMPLES
     samplings = json.loads(manifest["fingerprint"])["sampling"]
     assert [sampling["temperature"] for sampling in samplings] == sorted(CANDIDATES)
     for temperature in CANDIDATES:
@@ -96,11 +96,11 @@ def test_a_sweep_cut_short_goes_on_with_the_missing_shard(whole, files, tmp_path
 
     adaptive = AdaptiveTemperature(every_n_iterations=1, temperatures=CANDIDATES)
     with pytest.raises(Recording.Crash):
-        run(tmp_path, files, adaptive, ResumeCheckpoint(), engine=crashing, shard_prompts=3)
+        run(tmp_path, files, adaptive, ResumeCheckpoint(), engine=crashing, shard_prompts=5)
     assert adaptive.chosen == {1: chosen[1]}
     resumed = AdaptiveTemperature(every_n_iterations=1, temperatures=CANDIDATES)
-    run(tmp_path, files, resumed, ResumeCheckpoint(), engine=crashing, resume="last", shard_prompts=3)
-    assert [len(prompts) for prompts in engines[0].sweeps] == [3, 2, 3, 2]
+    run(tmp_path, files, resumed, ResumeCheckpoint(), engine=crashing, resume="last", shard_prompts=5)
+    assert [len(prompts) for prompts in engines[0].sweeps] == [5, 3, 5, 3]
     assert engines[1].sweeps == engines[0].sweeps[3:], "the shard that was lost, and nothing else"
     assert resumed.chosen == chosen
     assert temperatures_of(tmp_path, 3) == temperatures_of(root, 3)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -64,7 +65,9 @@ def test_iterations_differ_in_length_and_use_the_latest_weights(whole):
 def test_resuming_any_checkpoint_equals_the_uninterrupted_run(whole, files, engine, tmp_path):
     root, policy, trainer = whole
     checkpoints = sorted(path.name for path in (root / "checkpoints").glob("*-*.ckpt"))
-    assert len(checkpoints) >= 2 * ITERATIONS, "inside and at the end of epochs"
+    epochs = Counter(name.partition("-")[0] for name in checkpoints)
+    assert len(epochs) == ITERATIONS, "at the end of each epoch"
+    assert sum(epochs.values()) >= ITERATIONS + 2, "inside of epochs, too"
     for name in checkpoints:
         copy = tmp_path / name
         shutil.copytree(root, copy)

@@ -117,19 +117,19 @@ class MiniVista:
                 return draft, key
 
 
+def number_options(rng: Random, answer: str) -> list[str]:
+    """Return a number and two or three near it, none below 0."""
+    step, places = (0.5, 1) if "." in answer else (1, 0)
+    offsets = [
+        offset for offset in (-10, -5, -3, -2, -1, 1, 2, 3, 5, 10) if float(answer) + offset * step >= 0
+    ]
+    near = rng.sample(offsets, rng.choice((2, 3, 3)))
+    return [answer, *(f"{float(answer) + offset * step:.{places}f}" for offset in near)]
+
+
 def _options(rng: Random, draft: Draft) -> tuple[str, ...]:
     """Return three or four shuffled options: those of the draft, or numbers near the answer."""
-    options = list(draft.options or (draft.answer,))
-    if draft.options is None:
-        step = 0.5 if "." in draft.answer else 1
-        offsets = [
-            offset
-            for offset in (-10, -5, -3, -2, -1, 1, 2, 3, 5, 10)
-            if float(draft.answer) + offset * step >= 0
-        ]
-        places = 1 if "." in draft.answer else 0
-        near = rng.sample(offsets, rng.choice((2, 3, 3)))
-        options += [f"{float(draft.answer) + offset * step:.{places}f}" for offset in near]
+    options = list(draft.options or number_options(rng, draft.answer))
     rng.shuffle(options)
     return tuple(options)
 
