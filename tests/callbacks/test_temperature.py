@@ -91,17 +91,17 @@ def test_a_sweep_cut_short_goes_on_with_the_missing_shard(whole, files, tmp_path
     engines = []
 
     def crashing(lmm):
-        engines.append(Recording(lmm, crash_at=4 if not engines else None))
+        engines.append(Recording(lmm, crash_at=6 if not engines else None))
         return engines[-1]
 
     adaptive = AdaptiveTemperature(every_n_iterations=1, temperatures=CANDIDATES)
     with pytest.raises(Recording.Crash):
-        run(tmp_path, files, adaptive, ResumeCheckpoint(), engine=crashing, shard_prompts=5)
+        run(tmp_path, files, adaptive, ResumeCheckpoint(), engine=crashing, shard_prompts=3)
     assert adaptive.chosen == {1: chosen[1]}
     resumed = AdaptiveTemperature(every_n_iterations=1, temperatures=CANDIDATES)
-    run(tmp_path, files, resumed, ResumeCheckpoint(), engine=crashing, resume="last", shard_prompts=5)
-    assert [len(prompts) for prompts in engines[0].sweeps] == [5, 3, 5, 3]
-    assert engines[1].sweeps == engines[0].sweeps[3:], "the shard that was lost, and nothing else"
+    run(tmp_path, files, resumed, ResumeCheckpoint(), engine=crashing, resume="last", shard_prompts=3)
+    assert [len(prompts) for prompts in engines[0].sweeps] == [3, 3, 2, 3, 3, 2]
+    assert engines[1].sweeps == engines[0].sweeps[5:], "the shard that was lost, and nothing else"
     assert resumed.chosen == chosen
     assert temperatures_of(tmp_path, 3) == temperatures_of(root, 3)
     for name in ("sweep", "rollouts"):

@@ -32,7 +32,7 @@ def engine():
 def whole(tmp_path_factory, files, engine):
     """An uninterrupted run of four iterations that keeps every checkpoint."""
     root = tmp_path_factory.mktemp("whole")
-    policy, trainer = evolve(root, files, engine, callbacks=[KeepAll(every_n_steps=2), BestPolicyExport()])
+    policy, trainer = evolve(root, files, engine, callbacks=[KeepAll(every_n_steps=1), BestPolicyExport()])
     return root, policy, trainer
 
 
@@ -67,7 +67,7 @@ def test_resuming_any_checkpoint_equals_the_uninterrupted_run(whole, files, engi
     checkpoints = sorted(path.name for path in (root / "checkpoints").glob("*-*.ckpt"))
     epochs = Counter(name.partition("-")[0] for name in checkpoints)
     assert len(epochs) == ITERATIONS, "at the end of each epoch"
-    assert sum(epochs.values()) >= ITERATIONS + 2, "inside of epochs, too"
+    assert len(checkpoints) >= 2 * ITERATIONS, "inside of epochs, too"
     for name in checkpoints:
         copy = tmp_path / name
         shutil.copytree(root, copy)
@@ -81,7 +81,7 @@ def test_resuming_any_checkpoint_equals_the_uninterrupted_run(whole, files, engi
             copy,
             files,
             engine,
-            callbacks=[KeepAll(every_n_steps=2), BestPolicyExport()],
+            callbacks=[KeepAll(every_n_steps=1), BestPolicyExport()],
             resume=str(copy / "checkpoints" / name),
         )
         assert_same(state(resumed, second), state(policy, trainer))
